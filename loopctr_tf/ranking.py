@@ -130,5 +130,8 @@ def _with_null(attention: MoEAttention, cache: UserCache, place: int) -> KeysVal
     """What the cache keeps for one attention, ready to be attended to."""
     keys, values = cache.keys[:, place], cache.values[:, place]
     return show(
-        attention.split_heads(keys), attention.split_heads(values), cache.mask, attention.sink
+        attention.split_heads(keys, keys),
+        attention.split_heads(values, values),
+        cache.mask,
+        attention.sink,
     )

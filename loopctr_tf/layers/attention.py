@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.common import build, linear, reshape_last, stable_dtype
+from loopctr_tf.layers.common import build, flat, linear, reshape_last, stable_dtype
 from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
 
@@ -151,19 +151,30 @@ class MoEAttention(keras.layers.Layer):
         self.built = True
 
     def route(self, x: tf.Tensor, mask: tf.Tensor | None = None) -> Routing:
-        """Experts of the tokens ``x`` [..., d], for both value and output."""
-        return self.router(x, mask)
+        """Experts of the tokens ``x`` [tokens, d], for both value and output."""
+        return self.router(x, None if mask is None else tf.reshape(mask, [-1]))
 
-    def keys_values(self, x, gates, mask=None, sink: bool = True) -> KeysValues:
-        """What the tokens ``x`` [..., T, d] show; ``sink`` only for [B, T, d]."""
-        keys = self.split_heads(linear(x, self.key_kernel))
-        values = self.split_heads(self.value(x, gates))
+    def keys_values(self, x, gates, like, mask=None, sink: bool = True) -> KeysValues:
+        """What tokens show.
+
+        Args:
+          x: [tokens, d], the tokens of ``like`` one after the other.
+          gates: [tokens, E].
+          like: [..., T, d], whose axes the result has.
+          mask: [B, T].
+          sink: whether a null token stands in front; only where ``like`` is [B, T, d].
+        """
+        keys = self.split_heads(linear(x, self.key_kernel), like)
+        values = self.split_heads(self.value(x, gates), like)
         return show(keys, values, mask, self.sink if sink else None)
 
-    def attend(self, x, gates, shared: KeysValues, own: KeysValues | None = None) -> tf.Tensor:
-        """Lets the tokens ``x`` [R, Q, d] or [R, N, Q, d] attend; see :func:`attend`."""
-        read = attend(self.split_heads(linear(x, self.query_kernel)), shared, own)
-        return self.out(tf.reshape(read, tf.shape(x)), gates)
+    def attend(self, x, gates, like, shared: KeysValues, own: KeysValues | None = None):
+        """What the tokens ``x`` [tokens, d] of ``like`` [R, Q, d] or [R, N, Q, d] read, [tokens, d].
+
+        See :func:`attend`; ``gates`` are [tokens, E].
+        """
+        read = attend(self.split_heads(linear(x, self.query_kernel), like), shared, own)
+        return self.out(tf.reshape(read, [-1, x.shape[-1]]), gates)
 
     def attend_to_self_alone(self, x: tf.Tensor, gates: tf.Tensor) -> tf.Tensor:
         """Attention of tokens that are groups of their own: softmax over one is one, so y = o(v(x))."""
@@ -171,19 +182,22 @@ class MoEAttention(keras.layers.Layer):
 
     def call(self, query, context=None, query_mask=None, context_mask=None):
         """Attention from ``query`` to ``context``; see the class."""
-        gates, statistics = self.route(query, query_mask)
+        x = flat(query)
+        gates, statistics = self.route(x, query_mask)
         if context is None:
-            shown = self.keys_values(query, gates, query_mask)
+            shown = self.keys_values(x, gates, query, query_mask)
         else:
             context = tf.cast(context, query.dtype)  # Keras casts the first argument alone
-            context_gates, context_statistics = self.route(context, context_mask)
-            shown = self.keys_values(context, context_gates, context_mask)
+            y = flat(context)
+            context_gates, context_statistics = self.route(y, context_mask)
+            shown = self.keys_values(y, context_gates, context, context_mask)
             statistics += context_statistics
-        return self.attend(query, gates, shown), statistics
+        y = self.attend(x, gates, query, shown)
+        return tf.reshape(y, tf.shape(query)), statistics
 
-    def split_heads(self, x: tf.Tensor) -> tf.Tensor:
-        """[..., d] to [..., H, d / H]."""
-        return reshape_last(x, x, self.heads, x.shape[-1] // self.heads)
+    def split_heads(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """``x`` as [..., H, d / H] with the axes of ``like`` [..., d]."""
+        return reshape_last(x, like, self.heads, x.shape[-1] // self.heads)
 
     def get_config(self):
         """Constructor arguments."""

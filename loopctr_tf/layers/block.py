@@ -4,12 +4,22 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.attention import MoEAttention
-from loopctr_tf.layers.common import RMSNorm, build
+from loopctr_tf.layers.common import RMSNorm, build, flat, reshape_last
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.moe import MoEFeedForward
 
 Streams = tuple[tf.Tensor, ...]
 """The residual state: n tensors [..., T, d]. Kept apart, so that no transpose is ever needed."""
+
+
+def flat_streams(streams: Streams) -> Streams:
+    """[..., d] as [rows, d], stream by stream."""
+    return tuple(flat(stream) for stream in streams)
+
+
+def streams_like(streams: Streams, like: tf.Tensor) -> Streams:
+    """[rows, d] as the shape of ``like`` [..., d], stream by stream."""
+    return tuple(reshape_last(stream, like, like.shape[-1]) for stream in streams)
 
 
 class TransformerBlock(keras.layers.Layer):
@@ -68,7 +78,7 @@ class TransformerBlock(keras.layers.Layer):
         self.built = True
 
     def read_attention(self, streams: Streams, mask=None) -> tuple[Connection, tf.Tensor, ...]:
-        """(connection, normed input, gates, statistics) of the attention sub-layer."""
+        """(connection, normed input, gates, statistics) of the attention sub-layer, tokens [rows, d]."""
         connection = self.attention_connection(streams)
         x = self.attention_norm(connection.layer_input)
         gates, statistics = self.attention.route(x, mask)
@@ -84,14 +94,15 @@ class TransformerBlock(keras.layers.Layer):
         Returns:
           (streams, what other tokens may attend to, statistics [2, 2, E]).
         """
-        connection, x, gates, attention_counts = self.read_attention(sequence, mask)
-        shown = self.attention.keys_values(x, gates, mask)
-        sequence = self.write(connection, self.attention.attend(x, gates, shown), training)
-        sequence, ffn_counts = self.feed_forward(sequence, mask, training)
-        return sequence, shown, tf.stack([attention_counts, ffn_counts])
+        like, rows, real = sequence[0], flat_streams(sequence), tf.reshape(mask, [-1])
+        connection, x, gates, attention_counts = self.read_attention(rows, real)
+        shown = self.attention.keys_values(x, gates, like, mask)
+        read = self.attention.attend(x, gates, like, shown)
+        rows, ffn_counts = self.feed_forward(self.write(connection, read, training), real, training)
+        return streams_like(rows, like), shown, tf.stack([attention_counts, ffn_counts])
 
     def feed_forward(self, streams: Streams, mask=None, training=None):
-        """The second half of the block: (streams, router statistics)."""
+        """The second half of the block on tokens [rows, d]: (streams, router statistics)."""
         connection = self.ffn_connection(streams)
         output, statistics = self.ffn(self.ffn_norm(connection.layer_input), mask)
         return self.write(connection, output, training), statistics

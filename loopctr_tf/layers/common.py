@@ -30,12 +30,20 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Never ``tf.matmul`` on more than two axes: with unequal ranks TensorFlow 2.21's oneDNN kernel reads
     past W and corrupts the heap (tensorflow/tensorflow#117700); besides, one large product is faster.
     """
-    rows = tf.reshape(x, [-1, kernel.shape[0]])
-    return reshape_last(tf.matmul(rows, kernel), x, kernel.shape[1])
+    if x.shape.rank == 2:
+        return tf.matmul(x, kernel)
+    return reshape_last(tf.matmul(flat(x), kernel), x, kernel.shape[1])
+
+
+def flat(x: tf.Tensor) -> tf.Tensor:
+    """[..., d] as [rows, d]: token by token, which needs no arithmetic on shapes."""
+    return x if x.shape.rank == 2 else tf.reshape(x, [-1, x.shape[-1]])
 
 
 def reshape_last(x: tf.Tensor, like: tf.Tensor, *last: int) -> tf.Tensor:
     """``x`` as [..., *last] with the leading axes of ``like``, all but its last one."""
+    if like.shape.rank == 2:
+        return tf.reshape(x, [-1, *last])
     reshaped = tf.reshape(x, tf.concat([tf.shape(like)[:-1], last], axis=0))
     # Said again, because inside a while_loop's gradient even the rank is forgotten.
     reshaped.set_shape(like.shape[:-1].concatenate(last))

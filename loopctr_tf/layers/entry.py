@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.block import Streams, TransformerBlock
+from loopctr_tf.layers.block import Streams, TransformerBlock, flat_streams, streams_like
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -36,9 +36,10 @@ class EntryBlock(TransformerBlock):
 
     def encode_globals(self, tokens: Streams, training=None):
         """Global tokens, n tensors [..., G, d]: (streams, statistics [2, 2, E])."""
-        connection, x, gates, attention_counts = self.read_attention(tokens)
+        like = tokens[0]
+        connection, x, gates, attention_counts = self.read_attention(flat_streams(tokens))
         output = self.attention.attend_to_self_alone(x, gates)
-        tokens, ffn_counts = self.feed_forward(
+        rows, ffn_counts = self.feed_forward(
             self.write(connection, output, training), training=training
         )
-        return tokens, tf.stack([attention_counts, ffn_counts])
+        return streams_like(rows, like), tf.stack([attention_counts, ffn_counts])

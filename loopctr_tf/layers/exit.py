@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.attention import KeysValues, MoEAttention
-from loopctr_tf.layers.common import RMSNorm, build, linear
+from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last
 from loopctr_tf.layers.moe import MoEFeedForward
 
 
@@ -93,17 +93,20 @@ class ExitBlock(keras.layers.Layer):
 
     def show(self, sequence: tf.Tensor, mask: tf.Tensor) -> tuple[KeysValues, tf.Tensor]:
         """What sequence tokens [R, T, d] show to global ones, and statistics [2, 2, E]."""
-        x = self.context_norm(sequence)
+        x = self.context_norm(flat(sequence))
         gates, counts = self.attention.route(x, mask)
-        return self.attention.keys_values(x, gates, mask), tf.stack([counts, tf.zeros_like(counts)])
+        shown = self.attention.keys_values(x, gates, sequence, mask)
+        return shown, tf.stack([counts, tf.zeros_like(counts)])
 
     def read(self, tokens: tf.Tensor, shown: KeysValues, training=None):
         """Global tokens [R, N, G, d] after attention and feed-forward, and statistics [2, 2, E]."""
-        x = self.query_norm(tokens)
+        rows = flat(tokens)
+        x = self.query_norm(rows)
         gates, counts = self.attention.route(x)
-        tokens += self.drop(self.attention.attend(x, gates, shown), training=training)
-        output, ffn_counts = self.ffn(self.ffn_norm(tokens))
-        return tokens + self.drop(output, training=training), tf.stack([counts, ffn_counts])
+        rows += self.drop(self.attention.attend(x, gates, tokens, shown), training=training)
+        output, ffn_counts = self.ffn(self.ffn_norm(rows))
+        rows += self.drop(output, training=training)
+        return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts])
 
     def score(self, tokens: tf.Tensor, extra: tf.Tensor | None = None, training=None) -> tf.Tensor:
         """Logits [R, N] of what :meth:`read` gave, [R, N, G, d]."""

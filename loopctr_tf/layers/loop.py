@@ -4,7 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.attention import KeysValues
-from loopctr_tf.layers.block import Streams, TransformerBlock
+from loopctr_tf.layers.block import Streams, TransformerBlock, flat_streams, streams_like
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -33,10 +33,11 @@ class LoopBlock(TransformerBlock):
 
     def step_globals(self, tokens: Streams, sequence: KeysValues, training=None):
         """The candidates' half, n tensors [R, N, G, d]: (streams, statistics [2, 2, E])."""
-        connection, x, gates, attention_counts = self.read_attention(tokens)
-        own = self.attention.keys_values(x, gates, sink=False)
-        output = self.attention.attend(x, gates, sequence, own)
-        tokens, ffn_counts = self.feed_forward(
-            self.write(connection, output, training), training=training
+        like = tokens[0]
+        connection, x, gates, attention_counts = self.read_attention(flat_streams(tokens))
+        own = self.attention.keys_values(x, gates, like, sink=False)
+        read = self.attention.attend(x, gates, like, sequence, own)
+        rows, ffn_counts = self.feed_forward(
+            self.write(connection, read, training), training=training
         )
-        return tokens, tf.stack([attention_counts, ffn_counts])
+        return streams_like(rows, like), tf.stack([attention_counts, ffn_counts])

@@ -1,9 +1,11 @@
 """Mixtures of experts: linear maps and feed-forward networks of which a token uses k of E."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.common import build, clone_initializer, linear, reshape_last
+from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
 from loopctr_tf.layers.routing import Router
 
 
@@ -29,6 +31,39 @@ class StackedExperts(keras.initializers.Initializer):
     def get_config(self):
         """Constructor arguments."""
         return {"base": keras.initializers.serialize(self.base), "equal": self.equal}
+
+
+class Visits(NamedTuple):
+    """Which tokens each expert sees, and where its answers lie.
+
+    Attributes:
+      tokens: E tensors of places among all tokens, for each expert those that visit it.
+      places: int32 [tokens, k], of a token's answers when those of expert 0, 1, ... lie one after the
+        other; of padding the place behind the last.
+    """
+
+    tokens: list[tf.Tensor]
+    places: tf.Tensor
+
+
+def visit(experts: tf.Tensor, count: int, mask: tf.Tensor | None = None) -> Visits:
+    """Sorts tokens by expert.
+
+    Args:
+      experts: int32 [..., k], the experts of each token.
+      count: E.
+      mask: [...], False at padding, which visits nobody.
+    """
+    active = experts.shape[-1]
+    visited = tf.reshape(experts, [-1])
+    if mask is not None:
+        visited = tf.where(tf.repeat(tf.reshape(mask, [-1]), active), visited, count)
+    pairs = tf.range(tf.size(visited))
+    *by_expert, nobody = tf.dynamic_partition(pairs, visited, count + 1)
+    order = tf.concat(by_expert, axis=0)
+    last = tf.size(order)
+    places = tf.dynamic_stitch([order, nobody], [tf.range(last), tf.fill(tf.shape(nobody), last)])
+    return Visits([pairs // active for pairs in by_expert], tf.reshape(places, [-1, active]))
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -86,8 +121,10 @@ class MoEFeedForward(keras.layers.Layer):
       activation: of the experts.
       equal_experts: see :class:`StackedExperts`.
 
+    Tokens are gathered by expert, so that a token costs k experts, not E, and padding costs none.
+
     Input: x [..., d], and optionally mask [...], False at padding.
-    Output: (y [..., d], router statistics [2, E]).
+    Output: (y [..., d], zero at padding; router statistics [2, E]).
     """
 
     def __init__(
@@ -123,13 +160,26 @@ class MoEFeedForward(keras.layers.Layer):
 
     def call(self, x, mask=None):
         """Applies the gated experts to the tokens ``x`` [..., d]."""
-        gates, statistics = self.router(x, mask)
-        width, inner = x.shape[-1], self.experts * self.ffn_dim
-        flat = tf.reshape(tf.transpose(self.inner, [1, 0, 2]), [width, inner])
-        hidden = self.activation(linear(x, flat))  # [..., E d_ff]
-        gated = reshape_last(hidden, x, self.experts, self.ffn_dim) * gates[..., None]
-        gated = reshape_last(gated, x, inner)
-        return linear(gated, tf.reshape(self.outer, [inner, width])), statistics
+        choice = self.router.choose(x)
+        width = x.shape[-1]
+        visits = visit(choice.experts, self.experts, mask)
+        rows, dtype = flat(x), self.inner.dtype
+        # Zero, which the graph optimiser cannot know: with a bias it makes product and GELU one kernel.
+        nothing = tf.cast(tf.fill([self.ffn_dim], tf.shape(rows)[0] < 0), dtype)
+        outputs = []
+        for expert, tokens in enumerate(visits.tokens):
+            inner = tf.matmul(tf.gather(rows, tokens), self.inner[expert])
+            hidden = self.activation(tf.nn.bias_add(inner, nothing))
+            outputs.append(tf.matmul(hidden, self.outer[expert]))
+        outputs = tf.concat([*outputs, tf.zeros([1, width], x.dtype)], axis=0)
+        weights = tf.reshape(choice.weights, [-1, self.active_experts])
+        y = tf.add_n(
+            [
+                tf.gather(outputs, visits.places[:, i]) * weights[:, i : i + 1]
+                for i in range(self.active_experts)
+            ]
+        )
+        return reshape_last(y, x, width), self.router.count(choice, mask)
 
     def get_config(self):
         """Constructor arguments."""

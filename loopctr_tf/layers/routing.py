@@ -8,8 +8,22 @@ import tf_keras as keras
 from loopctr_tf.layers.common import clone_initializer, linear, stable_dtype
 
 
+class Choice(NamedTuple):
+    """The experts of each token.
+
+    Attributes:
+      experts: int32 [..., k], the chosen ones.
+      weights: [..., k], their gates, one in sum.
+      probabilities: [..., E], the router's, at least float32.
+    """
+
+    experts: tf.Tensor
+    weights: tf.Tensor
+    probabilities: tf.Tensor
+
+
 class Routing(NamedTuple):
-    """Where tokens go.
+    """Where tokens go, as a weight for every expert.
 
     Attributes:
       gates: [..., E]; zero for experts not chosen, one in sum.
@@ -72,19 +86,28 @@ class Router(keras.layers.Layer):
 
     def call(self, x, mask=None):
         """Routes the tokens ``x`` [..., d]."""
+        choice = self.choose(x)
+        picked = tf.one_hot(choice.experts, self.experts, dtype=choice.weights.dtype)
+        gates = tf.reduce_sum(picked * choice.weights[..., None], axis=-2)
+        return Routing(gates, self.count(choice, mask))
+
+    def choose(self, x: tf.Tensor) -> Choice:
+        """The experts of the tokens ``x`` [..., d], for who visits only those."""
         dtype = stable_dtype(x.dtype)
         logits = linear(tf.cast(x, dtype), tf.cast(self.kernel, dtype))
-        probabilities = tf.nn.softmax(logits)
-        # A chosen expert stays chosen in both the gates and the counts: one top_k, no threshold.
-        _, indices = tf.math.top_k(tf.stop_gradient(logits), self.active_experts)
-        chosen = tf.reduce_sum(tf.one_hot(indices, self.experts, dtype=dtype), axis=-2)
-        kept = probabilities * chosen
-        gates = kept / tf.reduce_sum(kept, axis=-1, keepdims=True)
-        both = tf.stack([chosen, probabilities], axis=-2)  # [..., 2, E]
+        # One top_k for gates and counts, so that a chosen expert is chosen in both.
+        largest, experts = tf.math.top_k(logits, self.active_experts)
+        weights = tf.cast(tf.nn.softmax(largest), x.dtype)
+        return Choice(experts, weights, tf.nn.softmax(logits))
+
+    def count(self, choice: Choice, mask=None) -> tf.Tensor:
+        """Statistics [2, E] of all tokens but padding; see :class:`Routing`."""
+        probabilities = choice.probabilities
+        picked = tf.one_hot(choice.experts, self.experts, dtype=probabilities.dtype)
+        both = tf.stack([tf.reduce_sum(picked, axis=-2), probabilities], axis=-2)  # [..., 2, E]
         if mask is not None:
-            both *= tf.cast(mask, dtype)[..., None, None]
-        statistics = tf.reduce_sum(tf.reshape(both, [-1, 2, self.experts]), axis=0)
-        return Routing(tf.cast(gates, x.dtype), statistics)
+            both *= tf.cast(mask, both.dtype)[..., None, None]
+        return tf.reduce_sum(tf.reshape(both, [-1, 2, self.experts]), axis=0)
 
     def get_config(self):
         """Constructor arguments."""

@@ -38,7 +38,7 @@ class SavedModel:
         options.gpu_options.allow_growth = True
         self._session = tf.compat.v1.Session(graph=graph, config=options)
         try:
-            with graph.as_default(), _no_deprecation_notice():
+            with graph.as_default(), _no_loader_notices():
                 meta_graph = tf.compat.v1.saved_model.loader.load(
                     self._session, [tf.saved_model.SERVING], str(path)
                 )
@@ -83,11 +83,12 @@ class SavedModel:
 
 
 @contextlib.contextmanager
-def _no_deprecation_notice():
-    """Keeps the one notice of the graph loader, which has no other successor, out of the log."""
+def _no_loader_notices():
+    """Keeps out of the log that the graph loader is deprecated (it has no successor), and its paths."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return "loader_impl" not in record.getMessage()
+        message = record.getMessage()
+        return not ("loader_impl" in message or message.startswith("Restoring parameters from"))
 
     logger = tf.get_logger()
     logger.addFilter(keep)

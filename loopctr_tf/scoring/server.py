@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -31,6 +32,9 @@ class PredictionServer:
     Args:
       base_path: folder of versions, ``<base_path>/<number>/saved_model.pb``.
       model_name: the name that requests give.
+      version_labels: version by label, such as ``{"stable": 1, "canary": 2}``, for requests that
+        give a label. These versions are served beside the newest; labels move by
+        ``server.store.set_labels``.
       host: address to listen on; "0.0.0.0" for every interface.
       port: port to listen on; 0 takes a free one, see :attr:`port`.
       workers: requests answered at a time; further ones wait.
@@ -46,6 +50,7 @@ class PredictionServer:
         base_path: str | Path,
         *,
         model_name: str = "loopctr",
+        version_labels: Mapping[str, int] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         workers: int = 8,
@@ -69,6 +74,7 @@ class PredictionServer:
             raise UsageError("model_name is empty; give the name that requests will use")
         self.base_path = Path(base_path)
         self.model_name = model_name
+        self._version_labels = version_labels
         self.host = host
         self._wanted_port = port
         self._workers = workers
@@ -102,26 +108,43 @@ class PredictionServer:
         return self._store
 
     def start(self) -> "PredictionServer":
-        """Loads the newest version, then listens.
+        """Takes the port, loads the newest version and those with labels, then answers.
+
+        Callers that connect while it loads wait until it answers, or until they give up.
 
         Raises:
-          UsageError: for a model folder that cannot be served, or an address that is not free.
+          UsageError: for an address that is not free, or a model folder that cannot be served.
         """
         if self._store is not None:
             raise UsageError("this server was started before; make another PredictionServer")
-        store = ModelStore(self.model_name, self.base_path)
+        port = self._bind()  # first, for loading may take minutes
         try:
-            self._listen(Service(store, self._max_message_bytes, self._check_method_names))
+            store = ModelStore(self.model_name, self.base_path, self._version_labels)
         except BaseException:
-            store.close()
+            # gRPC gives the port of a server back that was started, and of no other
+            self._server.start()
+            self._server.stop(None).wait()
             raise
-        self._store = store
+        service = Service(store, self._max_message_bytes, self._check_method_names)
+        self._server.add_generic_rpc_handlers(service.handlers())
+        for name in _HEALTH_NAMES:
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._server.start()
+        self._store, self._port = store, port
         if self._poll_seconds:
             store.start_polling(self._poll_seconds)
-        _log.info("version %d of %s is served at %s", store.version, self.model_name, self.target)
+        labels = "".join(f", {label} = {version}" for label, version in store.labels.items())
+        _log.info(
+            "version %d of %s is served at %s%s",
+            store.version,
+            self.model_name,
+            self.target,
+            labels,
+        )
         return self
 
-    def _listen(self, service: Service) -> None:
+    def _bind(self) -> int:
+        """Makes the gRPC server and takes its port, but does not answer yet."""
         self._pool = concurrent.futures.ThreadPoolExecutor(
             self._workers, thread_name_prefix=f"serve-{self.model_name}"
         )
@@ -134,23 +157,18 @@ class PredictionServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._server.add_generic_rpc_handlers(service.handlers())
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         address = _address(self.host, self._wanted_port)
         try:
             if self._credentials is None:
-                self._port = self._server.add_insecure_port(address)
-            else:
-                self._port = self._server.add_secure_port(address, self._credentials)
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise UsageError(
                 f"cannot listen on {address}: the address is in use or not this machine's; give "
                 "another port, or 0 for a free one"
             ) from error
-        self._server.start()
-        for name in _HEALTH_NAMES:
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def stop(self, grace_seconds: float | None = None) -> None:
         """Drains and stops: health says NOT_SERVING, new calls are refused, those under way finish.

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 from loopctr_tf.scoring import examples, predict
-from loopctr_tf.scoring.model_store import ModelStore
+from loopctr_tf.scoring.model_store import ModelStore, Wanted, not_served
 from loopctr_tf.scoring.status import StatusError, details, invalid_argument, not_found
 
 _log = logging.getLogger(__name__)
@@ -131,18 +131,18 @@ class Service:
     def get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Tells the state of each version, or of the one asked for."""
+        """Tells the state of each version, or of the one asked for by number or label.
+
+        A model server passes over a label here, and lists every version.
+        """
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         spec = request.model_spec
-        version = _version(spec)
-        states = self._store.states() if spec.name == self._store.name else {}
-        if version is not None:
-            if version not in states:
-                raise not_found(f"Could not find version {version} of model {spec.name}")
-            states = {version: states[version]}
+        wanted = _wanted(spec)
+        states = self._store.states(wanted) if spec.name == self._store.name else {}
         if not states:
-            raise not_found(f"Could not find any versions of model {spec.name}")
+            which = f"version {wanted}" if isinstance(wanted, int) else "any versions"
+            raise not_found(f"Could not find {which} of model {spec.name}")
         response = get_model_status_pb2.GetModelStatusResponse()
         # newest first, as a model server lists them
         for number, found in sorted(states.items(), reverse=True):
@@ -158,19 +158,15 @@ class Service:
         spec = request.model_spec
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
-        version = _version(spec)
         if spec.name != self._store.name:
-            wanted = f"Latest({spec.name})"
-            if version is not None:
-                wanted = f"Specific({spec.name}, {version})"
-            raise not_found(f"Servable not found for request: {wanted}")
-        return self._store.use(version)
+            raise not_served(spec.name, _wanted(spec))
+        return self._store.use(_wanted(spec))
 
 
-def _version(spec: model_pb2.ModelSpec) -> int | None:
-    if spec.version_label:
-        raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
-    return spec.version.value if spec.HasField("version") else None
+def _wanted(spec: model_pb2.ModelSpec) -> Wanted:
+    if spec.HasField("version"):
+        return spec.version.value
+    return spec.version_label if spec.HasField("version_label") else None
 
 
 def _not_offered(request: Message):

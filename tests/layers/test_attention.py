@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from loopctr_tf.layers import MoEAttention, attend, show
+from loopctr_tf.layers.common import flat
 from tests.layers import harness
 from tests.layers.harness import Case, mask_of, normal
 from tests.reference import attention, moe
@@ -56,10 +57,11 @@ class OwnAndShared(MoEAttention):
     """Tokens [R, N, G, d] that attend to a request's tokens and to those of their own candidate."""
 
     def call(self, tokens, shared, mask=None):
-        gates, _ = self.route(tokens)
-        own = self.keys_values(tokens, gates, sink=False)
-        shown = self.keys_values(shared, self.route(shared).gates, mask)
-        return self.attend(tokens, gates, shown, own)
+        rows, context = flat(tokens), flat(shared)
+        gates, _ = self.route(rows)
+        own = self.keys_values(rows, gates, tokens, sink=False)
+        shown = self.keys_values(context, self.route(context).gates, shared, mask)
+        return tf.reshape(self.attend(rows, gates, tokens, shown, own), tf.shape(tokens))
 
 
 def own_and_shared_reference(w, tokens, shared, mask=None):

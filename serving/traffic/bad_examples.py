@@ -1,0 +1,107 @@
+"""tf.Examples, and requests with them, that no server should answer."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+from tensorflow.core.example import example_pb2
+from tensorflow_serving.apis import classification_pb2, regression_pb2
+
+from loopctr_tf.schema import Schema
+from traffic.cases import MODEL, Case
+from traffic.good import HISTORY, predict_payload
+from traffic.hostile import INVALID, Bad
+from traffic.samples import EXAMPLE_SIGNATURES, Sampler
+
+_REQUESTS = {
+    "Classify": classification_pb2.ClassificationRequest,
+    "Regress": regression_pb2.RegressionRequest,
+}
+
+
+def bad_example_cases(
+    exports: Iterable[str], sampler: Sampler, schema: Schema, names: list[str]
+) -> Iterator[Case]:
+    """Bad examples to ``classify`` and ``regress``, and both methods where they do not belong.
+
+    Args:
+      exports: names of the exports.
+      sampler: of the features.
+      schema: of the features.
+      names: signatures that all the exports have.
+    """
+    bad = Bad(exports)
+    for name in sorted(set(EXAMPLE_SIGNATURES) & set(names)):
+        first, second = sampler.examples(2, HISTORY)
+        for kind, wrong, words in _bad_rows(first, schema):
+            payload = predict_payload(name, {"inputs": np.array([second, wrong], object)})
+            yield bad(kind, payload, INVALID, words)
+        method = name.capitalize()
+        empty = _request(method, name)
+        yield bad("no examples", empty.SerializeToString(), INVALID, "Input is empty", method)
+        whole = _request(method, name, first)
+        # The example's own bytes end the message.
+        cut = whole.SerializeToString()[:-7]
+        yield bad("bytes that are no message", cut, INVALID, "", method)
+        for feature in _numbers(schema):
+            _set_number(whole.input.example_list.examples[0], feature, np.nan)
+            payload = whole.SerializeToString()
+            yield bad("not finite", payload, INVALID, "must be finite", method)
+    for method in _REQUESTS:
+        for name in ("serving_default", "nope"):
+            wrong = _request(method, name, sampler.examples(1, 1)[0])
+            yield bad("wrong method", wrong.SerializeToString(), INVALID, "", method)
+
+
+def _request(method: str, name: str, first: bytes | None = None):
+    request = _REQUESTS[method]()
+    request.model_spec.name, request.model_spec.signature_name = MODEL, name
+    if first is not None:
+        request.input.example_list.examples.add().MergeFromString(first)
+    return request
+
+
+def _bad_rows(serialized: bytes, schema: Schema) -> Iterator[tuple[str, bytes, str]]:
+    """What is wrong, the row, words of the refusal."""
+
+    def changed(change: Callable) -> bytes:
+        example = example_pb2.Example.FromString(serialized)
+        change(example)
+        return example.SerializeToString()
+
+    for garbage in (b"\xff" * 50, b"no example at all", serialized[:-3], b"\x0a\xff\xff\xff\x7f"):
+        yield "bytes that are no tf.Example", garbage, ""
+    single = [f.name for f in schema.features if f.type != "multi_categorical"]
+    for name in single:
+        without = changed(lambda e, name=name: e.features.feature.pop(name))
+        yield "example without a feature", without, name
+        empty = changed(lambda e, name=name: e.features.feature[name].Clear())
+        yield "example without a feature", empty, name
+    yield "example without a feature", b"", ""
+    field = schema.features[0]
+    if field.table is not None:
+        wrong = changed(lambda e: e.features.feature[field.name].float_list.value.append(1.0))
+        yield "example with a wrong type", wrong, field.name
+    for name in _numbers(schema):
+        infinite = changed(lambda e, name=name: _set_number(e, name, np.inf))
+        yield "not finite", infinite, f"{name} must be finite"
+    for sequence in schema.sequences:
+        if len(sequence.fields) < 2:
+            continue
+        name = sequence.fields[0].name
+        values = {"string": ("bytes_list", b"x"), "int64": ("int64_list", 1)}
+        table = sequence.fields[0].table
+        kind, value = ("float_list", 1.0) if table is None else values[schema.table(table).dtype]
+        longer = changed(
+            lambda e, name=name, kind=kind, value=value: getattr(
+                e.features.feature[name], kind
+            ).value.append(value)
+        )
+        yield "uneven events", longer, "has another number of events"
+
+
+def _numbers(schema: Schema) -> list[str]:
+    return [feature.name for feature in schema.features if feature.table is None]
+
+
+def _set_number(example: example_pb2.Example, name: str, value: float) -> None:
+    example.features.feature[name].float_list.value[0] = value
