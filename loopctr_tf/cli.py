@@ -237,39 +237,128 @@ def inspect(model, signature, as_json):
     help="0 takes a free port.",
 )
 @click.option("--workers", type=click.IntRange(1), default=8, show_default=True)
-def serve(base_path, name, host, port, workers):
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL=VERSION",
+    help="Serve this version too, to who asks for the label, e.g. --label stable=1. Repeatable.",
+)
+def serve(base_path, name, host, port, workers, labels):
     """Serve the newest version in BASE_PATH over gRPC, as TensorFlow Serving would.
 
     For development, tests and small loads. Speaks PredictionService, ModelService and the gRPC health
     protocol; takes up new versions; drains on SIGTERM.
     """
+    versions = _versions(labels)
     from loopctr_tf.scoring import PredictionServer
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    server = PredictionServer(base_path, model_name=name, host=host, port=port, workers=workers)
+    server = PredictionServer(
+        base_path,
+        model_name=name,
+        version_labels=versions,
+        host=host,
+        port=port,
+        workers=workers,
+    )
     server.start()
     click.echo(f"serving {name!r} from {base_path} at {server.target}; Ctrl-C stops")
     server.serve_forever()
+
+
+def _versions(labels):
+    found = {}
+    for text in labels:
+        label, _, version = text.partition("=")
+        if not label or not version.isdecimal():
+            raise UsageError(f"--label is {text!r}; give LABEL=VERSION such as stable=1")
+        if label in found:
+            raise UsageError(f"--label {label} is given twice; give it one version")
+        found[label] = int(version)
+    return found
 
 
 @cli.command()
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--target", default="127.0.0.1:8500", show_default=True, help="host:port of gRPC.")
 @click.option("--name", default="loopctr", show_default=True, help="Model name.")
+@click.option("--label", help="Version label, such as stable; the newest version where left out.")
 @click.option("--signature", default="serving_default", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds a call.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV to write.")
-def score(rows, target, name, signature, batch_size, timeout, out):
-    """Score ROWS through a server and write one line of probabilities a row.
+def score(rows, target, name, label, signature, batch_size, timeout, out):
+    """Score ROWS through a server and write one line a row: its number, from 0, and probabilities.
 
     ROWS is a split of a prepared folder (prepared/test), a Parquet file, or JSON lines with the
     features of the schema, sequences as lists, oldest event first.
     """
     from loopctr_tf.scoring.rows import score_rows
 
-    written = score_rows(rows, out, target, name, signature, batch_size, timeout)
+    written = score_rows(rows, out, target, name, signature, batch_size, timeout, label)
     click.echo(f"{written:,} rows scored to {out}")
+
+
+@cli.group()
+def bench():
+    """Measure speed on this machine, as shares of its own matrix-product rate."""
+
+
+@bench.command("serve")
+@click.option(
+    "--history",
+    default="50,100,50+1024",
+    show_default=True,
+    help="Events of the histories: recent, or recent+long. gRPC is measured on the last.",
+)
+@click.option("--candidates", default="100,500,2000", show_default=True, help="Numbers N.")
+@click.option("--loops", default="0,1,2,3", show_default=True, help="Depths.")
+@click.option("--clients", default="1,4,16", show_default=True, help="Callers at the same time.")
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="For each figure."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the model, e.g. --set dim=32. Default: dim 64, ffn_dim 256.",
+)
+@JSON
+def bench_serving(history, candidates, loops, clients, seconds, overrides, as_json):
+    """One user against N candidates: latency and candidates/s by path, depth, size and callers.
+
+    Takes several minutes with all defaults; a quick look:
+    loopctr bench serve --history 50 --candidates 500 --loops 0 --clients 1
+    """
+    from loopctr_tf.config import RunConfig
+
+    settings = RunConfig.load(None, overrides).model
+    histories = [_whole_numbers(part, "--history", "+") for part in history.split(",")]
+    numbers = [
+        _whole_numbers(text, name)
+        for text, name in ((candidates, "--candidates"), (loops, "--loops"), (clients, "--clients"))
+    ]
+    from loopctr_tf.bench.serve import Shape, bench_serve
+    from loopctr_tf.bench.tables import serve_tables
+    from loopctr_tf.runs import json_text
+
+    report = bench_serve(
+        [Shape(*sizes) for sizes in histories],
+        *numbers,
+        seconds=seconds,
+        settings=settings,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(json_text(report) if as_json else serve_tables(report))
+
+
+def _whole_numbers(text: str, option: str, separator: str = ",") -> list[int]:
+    try:
+        return [int(part) for part in text.split(separator)]
+    except ValueError as error:
+        raise UsageError(f"{option} is {text!r}; give whole numbers such as 100,500") from error
 
 
 def _print_depths(depths, loops):
@@ -283,13 +372,17 @@ def _print_export(found):
         f"{found['path']}: {found['bytes']:,} bytes, {found['variable_bytes']:,} of them variables, "
         f"{found['loop_block_bytes']:,} of those the Loop Block's"
     )
+    families = {}  # what goes in and out -> names of the signatures
     for name, signature in found["signatures"].items():
-        click.secho(f"\n{name}", bold=True, nl=False)
-        click.echo(f"  ({signature['method'].rpartition('/')[2]})")
+        lines = [f"  ({signature['method'].rpartition('/')[2]})"]
         for arrow, side in (("<-", "inputs"), ("->", "outputs")):
             for key, info in signature[side].items():
                 sizes = ", ".join("?" if size < 0 else str(size) for size in info["shape"])
-                click.echo(f"  {arrow} {key}: {info['dtype']} [{sizes}]")
+                lines.append(f"  {arrow} {key}: {info['dtype']} [{sizes}]")
+        families.setdefault("\n".join(lines), []).append(name)
+    for lines, names in families.items():
+        click.secho(f"\n{', '.join(names)}", bold=True, nl=False)
+        click.echo(lines)
     click.echo(f"\na ready request: loopctr inspect {found['path']} --signature serving_default")
 
 
@@ -304,8 +397,10 @@ def _one_line(error: click.ClickException) -> str:
 
 def main() -> None:
     """Runs the command; a mistake of the caller is one line and exit code 2, any other exception 1."""
-    # TensorFlow's notices about its own graph rewriting are no news to who types a command.
+    # TensorFlow's notices about its own graph rewriting are no news to who types a command, and what
+    # gRPC logs on a busy port or a server that is not there, our own line says.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         cli(prog_name="loopctr", standalone_mode=False)
     except UsageError as error:

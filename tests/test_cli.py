@@ -62,8 +62,8 @@ HELP = {
     "evaluate": ["RUN PREPARED", "--split", "--loops", "--json", "Exact AUC, GAUC, NE"],
     "export": ["RUN PATH", "--signatures", "--loops", "--bad-input", "reject|repair", "version"],
     "inspect": ["MODEL", "--signature", "--json", "newest version", ":predict"],
-    "serve": ["BASE_PATH", "--name", "--host", "--port", "0 takes a free port", "SIGTERM"],
-    "score": ["ROWS", "--target", "--signature", "--out", "Parquet", "JSON lines", "--timeout"],
+    "serve": ["BASE_PATH", "--host", "0 takes a free port", "--label LABEL=VERSION", "SIGTERM"],
+    "score": ["ROWS", "--target", "--label", "--signature", "--out", "Parquet", "JSON lines"],
 }
 
 
@@ -161,29 +161,31 @@ def test_score_writes_the_probabilities_of_keras(
     assert (result.code, result.out, result.err) == (0, f"60 rows scored to {out}\n", "")
     probabilities = tested[1].probabilities
     scores = pd.read_csv(out)
-    assert list(scores) == ["probability"]
+    assert list(scores) == ["row", "probability"]
+    assert scores["row"].tolist() == list(range(60))
     np.testing.assert_allclose(scores["probability"], probabilities[:, 0], atol=1e-5)
     assert loopctr("score", prepared / "test", *arguments, "--signature", "all_depths").code == 0
     scores = pd.read_csv(out)
-    assert list(scores) == [f"probability_{depth}" for depth in DEPTHS]
-    np.testing.assert_allclose(scores, probabilities, atol=1e-5)
+    assert list(scores) == ["row", *(f"probability_{depth}" for depth in DEPTHS)]
+    np.testing.assert_allclose(scores.iloc[:, 1:], probabilities, atol=1e-5)
 
 
 def test_serve_starts_a_server_and_says_where(loopctr, repairing_model, monkeypatch):
     served = []
 
     def serve_forever(server):
-        served.append(server.store.version)
+        served.append((server.store.version, server.store.labels))
         server.stop()
 
     monkeypatch.setattr(PredictionServer, "serve_forever", serve_forever)
-    result = loopctr("serve", repairing_model.parent, "--port", 0, "--name", "ctr")
+    arguments = ("--port", 0, "--name", "ctr", "--label", "stable=1", "--label", "canary=1")
+    result = loopctr("serve", repairing_model.parent, *arguments)
     assert result.code == 0
     place = re.escape(str(repairing_model.parent))
     assert re.fullmatch(
         rf"serving 'ctr' from {place} at 127\.0\.0\.1:\d+; Ctrl-C stops\n", result.out
     )
-    assert served == [1]
+    assert served == [(1, {"stable": 1, "canary": 1})]
 
 
 # One line and exit code 2 for what the caller got wrong.
@@ -236,11 +238,14 @@ MISTAKES = [
         "'ignore' is not one of 'reject', 'repair'; see `loopctr export --help`",
     ),
     ("serve {empty}", "empty' holds no version; put the SavedModel into a subfolder"),
+    ("serve {empty} --label stable", "--label is 'stable'; give LABEL=VERSION such as stable=1"),
+    ("serve {empty} --label a=1 --label a=2", "--label a is given twice; give it one version"),
     (
         "score {prepared}/test --target 127.0.0.1:{port} --out {new}",
         "UNAVAILABLE from 127.0.0.1:{port}",
     ),
     ("score {empty}/rows.jsonl --out {new}", "rows.jsonl' does not exist; name the rows to score"),
+    ("score {prepared}/test --out {empty}", "empty' cannot be written: Is a directory; name a"),
     ("score {prepared}/test", "Missing option '--out'; see `loopctr score --help`"),
     ("bake {run}", "No such command 'bake'; see `loopctr --help`"),
 ]
@@ -314,8 +319,11 @@ def test_a_label_that_is_none_is_told_and_leaves_no_run(loopctr, prepared, tmp_p
 def test_inspect_prints_signatures_sizes_and_a_ready_request(loopctr, saved_model):
     result = loopctr("inspect", saved_model.parent)
     assert result.code == 0
-    assert "serving_default  (predict)" in result.out
-    assert "  <- history_length: int32 [?]" in result.out
+    # signatures that take and give the same are shown together
+    names = [f"loop_{depth}" for depth in DEPTHS]
+    assert f"\n{', '.join([*names, 'serving_default'])}  (predict)\n" in result.out
+    # the other group of rows' features is that of all_depths
+    assert result.out.count("  <- history_length: int32 [?]\n") == 2
     assert "of those the Loop Block's" in result.out
     request = json.loads(loopctr("inspect", saved_model, "--signature", "loop_1").out)
     assert request["signature_name"] == "loop_1"

@@ -1,15 +1,43 @@
 """The scoring client for asyncio: its methods are awaited, and otherwise ScoringClient's."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from loopctr_tf.scoring.base import BaseClient
-from loopctr_tf.scoring.calls import Flow, Pause
+from loopctr_tf.scoring.base import Address, BaseClient
+from loopctr_tf.scoring.calls import Metadata
 from loopctr_tf.scoring.signature import Signature
+
+
+class _LoopWire:
+    """A channel whose calls and pauses are awaited in one event loop."""
+
+    def __init__(self, address: Address):
+        self._address = address
+        self._channel: grpc.aio.Channel | None = None
+        self.closed = False
+
+    async def call(
+        self, method: str, request: Message, timeout_s: float, metadata: Metadata
+    ) -> Message:
+        # not made before, for a channel belongs to the event loop that it is made in
+        if self._channel is None:
+            self._channel = self._address.open(grpc.aio)
+            self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._channel is not None:
+            await self._channel.close()
 
 
 class AsyncScoringClient(
@@ -29,43 +57,14 @@ class AsyncScoringClient(
     :class:`~loopctr_tf.scoring.client.ScoringClient`.
     """
 
-    _channel: grpc.aio.Channel | None = None
+    _connect = _LoopWire
 
-    async def _carry_out(self, flow: Flow):
-        self._check_open()
-        outcome = error = None
-        while True:
-            try:
-                step = flow.send(outcome) if error is None else flow.throw(error)
-            except StopIteration as end:
-                return end.value
-            outcome = error = None
-            if isinstance(step, Pause):
-                await asyncio.sleep(step.seconds)
-                continue
-            method = getattr(self._stub(), step.method)
-            try:
-                outcome = await method(step.request, timeout=step.timeout_s, metadata=step.metadata)
-            except grpc.RpcError as failure:
-                error = failure
-
-    def _stub(self) -> prediction_service_pb2_grpc.PredictionServiceStub:
-        # made at the first call, for a channel belongs to the event loop that it is made in
-        if self._channel is None:
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self.target, self._options)
-            else:
-                self._channel = grpc.aio.secure_channel(
-                    self.target, self._credentials, self._options
-                )
-            self._stubs = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        return self._stubs
+    def _carry_out(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        return work
 
     async def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
-        self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        await self._wire.close()
 
     async def __aenter__(self) -> "AsyncScoringClient":
         return self

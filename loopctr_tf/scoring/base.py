@@ -1,14 +1,14 @@
 """What both clients have in common: their arguments and their methods."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import grpc
-from tensorflow.core.example import example_pb2
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.calls import Caller, Features, Flow, Metadata, Policy
+from loopctr_tf.scoring.calls import Caller, Examples, Features, Metadata, Policy, Wire
 from loopctr_tf.scoring.signature import DEFAULT
 from loopctr_tf.scoring.tls import channel_credentials
 
@@ -19,13 +19,29 @@ Classes = TypeVar("Classes")
 Signatures = TypeVar("Signatures")
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where a server is, and how to speak with it."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    options: tuple[tuple[str, Any], ...]
+
+    def open(self, module) -> grpc.Channel | grpc.aio.Channel:
+        """A channel of ``grpc`` or ``grpc.aio``."""
+        if self.credentials is None:
+            return module.insecure_channel(self.target, self.options)
+        return module.secure_channel(self.target, self.credentials, self.options)
+
+
 class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
     """A client of one model on one server; see :class:`ScoringClient` and its asyncio twin.
 
     Args:
       target: ``host:port`` of a TensorFlow Serving gRPC port or a PredictionServer.
       model_name: the model's name on the server.
-      version: insist on one version; None takes what the server serves.
+      version: insist on one version; None takes the newest that is served.
+      version_label: ask for the version that the server knows by this label, such as "stable".
       signature_name: the signature of calls that name none.
       timeout_s: seconds for a call, with all its chunks, retries and pauses.
       max_retries: how often a call is made again that finds the server unavailable (status
@@ -43,12 +59,15 @@ class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
       UsageError: for an argument that cannot be.
     """
 
+    _connect: Callable[[Address], Wire]
+
     def __init__(
         self,
         target: str,
         model_name: str = "loopctr",
         *,
         version: int | None = None,
+        version_label: str | None = None,
         signature_name: str = DEFAULT,
         timeout_s: float = 10.0,
         max_retries: int = 4,
@@ -64,26 +83,26 @@ class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
             target=target,
             model_name=model_name,
             version=version,
+            version_label=version_label,
             signature_name=signature_name,
             timeout_s=timeout_s,
             max_retries=max_retries,
             chunk_size=chunk_size,
             metadata=metadata,
         )
-        self.target = target
-        self._caller = Caller(policy)
-        self._credentials = _credentials(tls, credentials)
-        self._options = [
+        options = (
             # both have a limit of 4 MB to begin with
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", max_message_bytes),
             # a server that restarts is found again about as soon as a call is tried again
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
-        ]
-        self._closed = False
-        self._open()
+            # what its name does not say: how long to connect may take
+            ("grpc.min_reconnect_backoff_ms", 2000),
+        )
+        self.target = target
+        self._wire = self._connect(Address(target, _credentials(tls, credentials), options))
+        self._caller = Caller(policy, self._wire)
 
     def score(
         self,
@@ -104,8 +123,8 @@ class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
           float32 [B] for pointwise signatures, [R, N] for ``rank_...``, [B, depths] for
           ``all_depths``.
         """
-        deadline = self._caller.deadline(timeout)
-        return self._carry_out(self._caller.score(features, signature, deadline, metadata))
+        terms = self._caller.terms(timeout, metadata)
+        return self._carry_out(self._caller.score(features, signature, terms))
 
     def predict(
         self,
@@ -119,36 +138,34 @@ class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
 
         Args are those of :meth:`score`.
         """
-        deadline = self._caller.deadline(timeout)
-        return self._carry_out(
-            self._caller.predict(features, signature, outputs, deadline, metadata)
-        )
+        terms = self._caller.terms(timeout, metadata)
+        return self._carry_out(self._caller.predict(features, signature, outputs, terms))
 
     def classify(
         self,
-        examples: Iterable[bytes | example_pb2.Example],
+        examples: Examples,
         signature: str = "classify",
         timeout: float | None = None,
         metadata: Metadata = (),
     ) -> Classes:
         """Class labels (objects of str) and scores (float32), each [B, C], of tf.Examples."""
-        deadline = self._caller.deadline(timeout)
-        return self._carry_out(self._caller.classify(examples, signature, deadline, metadata))
+        terms = self._caller.terms(timeout, metadata)
+        return self._carry_out(self._caller.classify(examples, signature, terms))
 
     def regress(
         self,
-        examples: Iterable[bytes | example_pb2.Example],
+        examples: Examples,
         signature: str = "regress",
         timeout: float | None = None,
         metadata: Metadata = (),
     ) -> Scores:
         """Values float32 [B] of tf.Examples, given as messages or serialized."""
-        deadline = self._caller.deadline(timeout)
-        return self._carry_out(self._caller.regress(examples, signature, deadline, metadata))
+        terms = self._caller.terms(timeout, metadata)
+        return self._carry_out(self._caller.regress(examples, signature, terms))
 
     def signatures(self, timeout: float | None = None) -> Signatures:
         """What the model takes and gives, by signature name."""
-        return self._carry_out(self._caller.signatures(self._caller.deadline(timeout)))
+        return self._carry_out(self._caller.signatures(self._caller.terms(timeout)))
 
     def refresh(self) -> None:
         """Forgets the model's signatures; the next call asks for them again.
@@ -158,16 +175,9 @@ class BaseClient(Generic[Scores, Outputs, Classes, Signatures]):
         """
         self._caller.forget()
 
-    def _open(self) -> None:
-        """Opens the channel, where that can be done before the first call."""
-
-    def _carry_out(self, flow: Flow) -> Any:
-        """Takes the steps of a flow and returns its result."""
+    def _carry_out(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """The result of the work, or an awaitable of it."""
         raise NotImplementedError
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("this client is closed; make another")
 
 
 def _credentials(

@@ -1,15 +1,15 @@
 """What the synchronous and the asynchronous client share: which calls to make, in what order.
 
-A scoring call is written once, as a generator that yields steps (a call to make, a pause to take) and
-is sent their outcome. ``client.py`` and ``aio.py`` only carry the steps out.
+They are written once, as coroutines over a :class:`Wire`. That of ``aio.py`` waits in the event loop;
+that of ``client.py`` blocks, so that its coroutines end at their first step.
 """
 
 import itertools
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import numpy as np
@@ -31,6 +31,7 @@ from loopctr_tf.scoring.signature import Signature, read_signatures
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Features = Mapping[str, Any] | pd.DataFrame
+Examples = Iterable[bytes | example_pb2.Example]
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _STALE = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
@@ -44,31 +45,34 @@ class ScoringError(RuntimeError):
       details: the server's words in full.
     """
 
-    def __init__(self, code: grpc.StatusCode, details: str, where: str):
+    def __init__(self, code: grpc.StatusCode, details: str, where: str, remedy: str = ""):
         first = details.strip().split("\n", 1)[0]
-        super().__init__(f"{code.name} from {where}: {first}")
+        super().__init__(f"{code.name} from {where}: {first}{remedy}")
         self.code = code
         self.details = details
 
 
-@dataclass(frozen=True)
-class Call:
-    """A step: call this method of PredictionService and send back its response."""
+class Wire(Protocol):
+    """The way to a server."""
 
-    method: str
-    request: Message
+    closed: bool
+
+    async def call(
+        self, method: str, request: Message, timeout_s: float, metadata: Metadata
+    ) -> Message:
+        """The answer of a method of PredictionService; raises grpc.RpcError."""
+
+    async def pause(self, seconds: float) -> None:
+        """Waits before going on."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one scoring call has: its time, and metadata beside the client's own."""
+
     timeout_s: float
+    deadline: float  # on the monotonic clock
     metadata: Metadata
-
-
-@dataclass(frozen=True)
-class Pause:
-    """A step: wait before going on."""
-
-    seconds: float
-
-
-Flow = Generator[Call | Pause, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Policy:
     target: str
     model_name: str
     version: int | None
+    version_label: str | None
     signature_name: str
     timeout_s: float
     max_retries: int
@@ -87,6 +92,11 @@ class Policy:
     def __post_init__(self):
         if not self.model_name:
             raise UsageError("model_name is empty; give the name that the server knows it by")
+        if self.version is not None and self.version_label is not None:
+            raise UsageError(
+                f"version {self.version!r} and version_label {self.version_label!r} are both "
+                "given; give one of them"
+            )
         if not self.timeout_s > 0:
             raise UsageError(f"timeout_s is {self.timeout_s!r}; give seconds above 0")
         if self.max_retries < 0:
@@ -96,10 +106,11 @@ class Policy:
 
 
 class Caller:
-    """The flows of a client, and its memory of the model's signatures."""
+    """Makes the calls of a client, and remembers the model's signatures."""
 
-    def __init__(self, policy: Policy):
+    def __init__(self, policy: Policy, wire: Wire):
         self._policy = policy
+        self._wire = wire
         self._signatures: dict[str, Signature] | None = None
         self._version: int | None = None
         self._random = random.Random()
@@ -108,33 +119,33 @@ class Caller:
         """Drops the signatures; the next call asks for them again."""
         self._signatures = None
 
-    def deadline(self, timeout_s: float | None) -> float:
-        """When a call that starts now has to be over, on the monotonic clock."""
-        return time.monotonic() + (self._policy.timeout_s if timeout_s is None else timeout_s)
+    def terms(self, timeout_s: float | None, metadata: Metadata = ()) -> Terms:
+        """Those of a call that starts now."""
+        timeout_s = self._policy.timeout_s if timeout_s is None else timeout_s
+        return Terms(timeout_s, time.monotonic() + timeout_s, metadata)
 
-    def signatures(self, deadline: float, metadata: Metadata = ()) -> Flow:
+    async def signatures(self, terms: Terms) -> dict[str, Signature]:
         """Returns the model's signatures by name, asking for them when they are not known."""
         if self._signatures is None:
             request = get_model_metadata_pb2.GetModelMetadataRequest(
                 model_spec=self._spec(None), metadata_field=["signature_def"]
             )
-            response = yield from self._call("GetModelMetadata", request, deadline, metadata)
+            response = await self._call("GetModelMetadata", request, terms)
             found = get_model_metadata_pb2.SignatureDefMap()
             response.metadata["signature_def"].Unpack(found)
             self._version = response.model_spec.version.value
             self._signatures = read_signatures(found.signature_def)
         return self._signatures
 
-    def predict(
+    async def predict(
         self,
         features: Features,
         signature_name: str | None,
         outputs: Sequence[str] | None,
-        deadline: float,
-        metadata: Metadata,
-    ) -> Flow:
+        terms: Terms,
+    ) -> dict[str, np.ndarray]:
         """Returns the outputs by name."""
-        signature, arrays = yield from self._arrays(features, signature_name, deadline, metadata)
+        signature, arrays = await self._arrays(features, signature_name, terms)
         if outputs is None:
             outputs = sorted(signature.outputs)
         for name in outputs:
@@ -152,7 +163,7 @@ class Caller:
                 )
                 for name, array in chunk.items():
                     request.inputs[name].CopyFrom(tensors.to_proto(array))
-                response = yield from self._call("Predict", request, deadline, metadata)
+                response = await self._call("Predict", request, terms)
                 found = self._outputs(response)
                 if len(row_chunk) > 1:
                     chunks.check_candidates(signature, chunk, found)
@@ -160,15 +171,11 @@ class Caller:
             rows.append(chunks.join(columns, axis=1))
         return chunks.join(rows, axis=0)
 
-    def score(
-        self,
-        features: Features,
-        signature_name: str | None,
-        deadline: float,
-        metadata: Metadata,
-    ) -> Flow:
+    async def score(
+        self, features: Features, signature_name: str | None, terms: Terms
+    ) -> np.ndarray:
         """Returns the output ``probability``, or the only one that there is."""
-        signature = yield from self._signature(signature_name, deadline, metadata)
+        signature = await self._signature(signature_name, terms)
         names = sorted(signature.outputs)
         if "probability" in names:
             names = ["probability"]
@@ -177,51 +184,43 @@ class Caller:
                 f"signature {signature.name!r} has no output 'probability' but "
                 f"{', '.join(names)}; call predict() for all of them"
             )
-        found = yield from self.predict(features, signature.name, names, deadline, metadata)
+        found = await self.predict(features, signature.name, names, terms)
         return found[names[0]]
 
-    def classify(
-        self,
-        examples: Iterable[bytes | example_pb2.Example],
-        signature_name: str,
-        deadline: float,
-        metadata: Metadata,
-    ) -> Flow:
+    async def classify(
+        self, examples: Examples, signature_name: str, terms: Terms
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the classes [B, C] as strings and their scores [B, C]."""
         request = classification_pb2.ClassificationRequest(model_spec=self._spec(signature_name))
         _add_examples(request, examples)
-        response = yield from self._call("Classify", request, deadline, metadata)
+        response = await self._call("Classify", request, terms)
         rows = [row.classes for row in response.result.classifications]
         labels = np.array([[one.label for one in row] for row in rows], object)
         scores = np.array([[one.score for one in row] for row in rows], np.float32)
         return labels, scores
 
-    def regress(
-        self,
-        examples: Iterable[bytes | example_pb2.Example],
-        signature_name: str,
-        deadline: float,
-        metadata: Metadata,
-    ) -> Flow:
+    async def regress(self, examples: Examples, signature_name: str, terms: Terms) -> np.ndarray:
         """Returns the values [B]."""
         request = regression_pb2.RegressionRequest(model_spec=self._spec(signature_name))
         _add_examples(request, examples)
-        response = yield from self._call("Regress", request, deadline, metadata)
+        response = await self._call("Regress", request, terms)
         return np.array([one.value for one in response.result.regressions], np.float32)
 
     def _spec(self, signature_name: str | None) -> model_pb2.ModelSpec:
         spec = model_pb2.ModelSpec(name=self._policy.model_name, signature_name=signature_name)
         if self._policy.version is not None:
             spec.version.value = self._policy.version
+        elif self._policy.version_label is not None:
+            spec.version_label = self._policy.version_label
         return spec
 
-    def _signature(self, name: str | None, deadline: float, metadata: Metadata) -> Flow:
+    async def _signature(self, name: str | None, terms: Terms) -> Signature:
         name = name or self._policy.signature_name
         known = self._signatures
-        signatures = yield from self.signatures(deadline, metadata)
+        signatures = await self.signatures(terms)
         if name not in signatures and signatures is known:
             self.forget()  # the model may have changed since
-            signatures = yield from self.signatures(deadline, metadata)
+            signatures = await self.signatures(terms)
         if name in signatures:
             return signatures[name]
         raise UsageError(
@@ -229,19 +228,19 @@ class Caller:
             f" it has: {', '.join(sorted(signatures))}"
         )
 
-    def _arrays(
-        self, features: Features, name: str | None, deadline: float, metadata: Metadata
-    ) -> Flow:
+    async def _arrays(
+        self, features: Features, name: str | None, terms: Terms
+    ) -> tuple[Signature, dict[str, np.ndarray]]:
         """Returns the signature and its arrays; before it complains, it asks what the model takes."""
         known = self._signatures
-        signature = yield from self._signature(name, deadline, metadata)
+        signature = await self._signature(name, terms)
         try:
             return signature, to_arrays(signature, features)
         except UsageError:
             if known is None or known is not self._signatures:
                 raise  # these signatures are new
         self.forget()
-        signature = yield from self._signature(name, deadline, metadata)
+        signature = await self._signature(name, terms)
         return signature, to_arrays(signature, features)
 
     def _outputs(self, response: predict_pb2.PredictResponse) -> dict[str, np.ndarray]:
@@ -249,19 +248,21 @@ class Caller:
             self.forget()  # another version answered: its signatures may differ
         return {name: tensors.to_array(proto) for name, proto in response.outputs.items()}
 
-    def _call(self, method: str, request: Message, deadline: float, metadata: Metadata) -> Flow:
+    async def _call(self, method: str, request: Message, terms: Terms) -> Any:
         """Makes one call, again after a pause while the server is unavailable and time is left."""
+        if self._wire.closed:
+            raise UsageError("this client is closed; make another")
         policy = self._policy
         fixed = policy.metadata() if callable(policy.metadata) else policy.metadata
         where = f"{policy.target} (model {policy.model_name!r}, {method})"
         for attempt in itertools.count():
-            remaining = deadline - time.monotonic()
+            remaining = terms.deadline - time.monotonic()
             if remaining <= 0:
-                raise ScoringError(
-                    grpc.StatusCode.DEADLINE_EXCEEDED, "no time was left for the call", where
-                )
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+                words = "no time was left for the call"
+                raise ScoringError(code, words, where, self._remedy(code, terms))
             try:
-                return (yield Call(method, request, remaining, (*fixed, *metadata)))
+                return await self._wire.call(method, request, remaining, (*fixed, *terms.metadata))
             except grpc.RpcError as error:
                 code = error.code()
                 # between half and the whole of a span that doubles, so that clients drift apart
@@ -270,15 +271,30 @@ class Caller:
                 if (
                     code is not grpc.StatusCode.UNAVAILABLE
                     or attempt >= policy.max_retries
-                    or time.monotonic() + pause >= deadline
+                    or time.monotonic() + pause >= terms.deadline
                 ):
                     if code in _STALE:
                         self.forget()
-                    raise ScoringError(code, error.details() or "", where) from error
-            yield Pause(pause)
+                    words = error.details() or ""
+                    raise ScoringError(code, words, where, self._remedy(code, terms)) from error
+            await self._wire.pause(pause)
+
+    def _remedy(self, code: grpc.StatusCode, terms: Terms) -> str:
+        """What to look at after a failure that is not of the request itself."""
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return (
+                f"; is the server up, and is {self._policy.target} its gRPC port? "
+                "(REST is another one)"
+            )
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return (
+                f"; the call had {terms.timeout_s:g} s: raise timeout_s "
+                "(--timeout on the command line), or send less at a time"
+            )
+        return ""
 
 
-def _add_examples(request: Message, examples: Iterable[bytes | example_pb2.Example]) -> None:
+def _add_examples(request: Message, examples: Examples) -> None:
     for example in examples:
         if not isinstance(example, bytes):
             request.input.example_list.examples.append(example)

@@ -1,14 +1,38 @@
 """The scoring client: features in, NumPy scores out, over one gRPC channel."""
 
 import time
+from collections.abc import Coroutine
+from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from loopctr_tf.scoring.base import BaseClient
-from loopctr_tf.scoring.calls import Flow, Pause
+from loopctr_tf.scoring.base import Address, BaseClient
+from loopctr_tf.scoring.calls import Metadata
 from loopctr_tf.scoring.signature import Signature
+
+
+class _BlockingWire:
+    """A channel whose calls and pauses hold up the thread."""
+
+    def __init__(self, address: Address):
+        self._channel = address.open(grpc)
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self.closed = False
+
+    async def call(
+        self, method: str, request: Message, timeout_s: float, metadata: Metadata
+    ) -> Message:
+        return getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
+
+    async def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        self.closed = True
+        self._channel.close()
 
 
 class ScoringClient(
@@ -35,35 +59,18 @@ class ScoringClient(
       ScoringError: from a call, for an error status; carries ``code`` and ``details``.
     """
 
-    def _open(self) -> None:
-        if self._credentials is None:
-            self._channel = grpc.insecure_channel(self.target, self._options)
-        else:
-            self._channel = grpc.secure_channel(self.target, self._credentials, self._options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+    _connect = _BlockingWire
 
-    def _carry_out(self, flow: Flow):
-        self._check_open()
-        outcome = error = None
-        while True:
-            try:
-                step = flow.send(outcome) if error is None else flow.throw(error)
-            except StopIteration as end:
-                return end.value
-            outcome = error = None
-            if isinstance(step, Pause):
-                time.sleep(step.seconds)
-                continue
-            method = getattr(self._stub, step.method)
-            try:
-                outcome = method(step.request, timeout=step.timeout_s, metadata=step.metadata)
-            except grpc.RpcError as failure:
-                error = failure
+    def _carry_out(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            work.send(None)
+        except StopIteration as end:
+            return end.value
+        raise RuntimeError("a blocking wire never suspends the work over it")
 
     def close(self) -> None:
         """Closes the channel; calls under way are cancelled."""
-        self._closed = True
-        self._channel.close()
+        self._wire.close()
 
     def __enter__(self) -> "ScoringClient":
         return self

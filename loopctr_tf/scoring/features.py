@@ -109,9 +109,10 @@ def _check_names(
             f"feature {unknown[0]!r} is not an input of signature {signature.name!r}; leave it "
             f"out, inputs are: {takes}"
         )
+    # a length is mostly missing because the fields are that it is worked out from: it comes last
     missing = [
         name
-        for name in sorted(signature.inputs)
+        for name in sorted(signature.inputs, key=lambda name: (name in sequences, name))
         if name not in columns
         and name not in signature.optional
         and not any(field in columns for field in sequences.get(name, ()))
@@ -288,8 +289,8 @@ def _length(
         if (found != lengths).any():
             row = int(np.flatnonzero(found != lengths)[0])
             raise UsageError(
-                f"feature {name!r} is missing, and row {row} has {lengths[row]} events in "
-                f"{first!r} and {found[row]} in {other!r}; give it, {info}"
+                f"row {row} has {lengths[row]} events in {first!r} and {found[row]} in {other!r}; "
+                f"give both the same number, or what counts, as {name!r} ({info})"
             )
     return lengths.astype(info.dtype)
 

@@ -22,24 +22,30 @@ def score_rows(
     signature: str = "serving_default",
     batch_size: int = 512,
     timeout_s: float = 10.0,
+    version_label: str | None = None,
 ) -> int:
     """Scores ``rows`` with a pointwise signature, in order, into the CSV ``out``.
 
     Args:
       rows: split of a prepared folder, Parquet file, or JSON lines (``.jsonl``).
-      out: CSV to write; columns ``probability``, or ``probability_0`` ... for ``all_depths``.
+      out: CSV to write; columns ``row`` (from 0, in the order of ``rows``) and ``probability``, or
+        ``probability_0`` ... for ``all_depths``.
       target: host:port of the server.
       model_name, signature: what to ask for.
       batch_size: rows a request.
       timeout_s: seconds a call.
+      version_label: see :class:`~loopctr_tf.scoring.base.BaseClient`.
 
     Returns:
       Rows written. ``out`` appears only when all are.
 
     Raises:
-      UsageError: for rows that cannot be read, or what the server answers to a wrong request.
+      UsageError: for rows that cannot be read, a CSV that cannot be written, or what the server
+        answers to a wrong request.
     """
     rows, out = Path(rows), Path(out)
+    if out.is_dir():  # otherwise told by what comes last, the renaming
+        raise _unwritable(out, "Is a directory")
     batches = _batches(rows, batch_size)
     first = next(batches, None)
     if first is None:
@@ -48,7 +54,9 @@ def score_rows(
     written = 0
     try:
         with (
-            ScoringClient(target, model_name, timeout_s=timeout_s) as client,
+            ScoringClient(
+                target, model_name, timeout_s=timeout_s, version_label=version_label
+            ) as client,
             open(partial, "w", encoding="utf-8") as file,
         ):
             wanted = client.signatures().get(signature)
@@ -66,18 +74,25 @@ def score_rows(
                     else [f"probability_{depth}" for depth in range(scores.shape[1])]
                 )
                 frame = pd.DataFrame(scores.reshape(len(scores), -1), columns=columns)
+                frame.insert(0, "row", range(written, written + len(frame)))
                 frame.to_csv(file, index=False, header=written == 0)
                 written += len(frame)
         os.replace(partial, out)
     except ScoringError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
-        raise UsageError(f"{str(out)!r} cannot be written: {error.strerror}") from error
+        raise _unwritable(out, error.strerror) from error
     finally:
         # Where it cannot be there (a path through a file), there is nothing to remove.
         with contextlib.suppress(OSError):
             partial.unlink()
     return written
+
+
+def _unwritable(out: Path, problem: str) -> UsageError:
+    return UsageError(
+        f"{str(out)!r} cannot be written: {problem}; name a CSV file in a folder that exists"
+    )
 
 
 def _batches(rows: Path, batch_size: int) -> Iterator[dict[str, np.ndarray] | pd.DataFrame]:

@@ -64,7 +64,14 @@ class SavedModel:
           tf.errors.OpError: with the code and the words of the operation that failed.
         """
         names, wanted = tuple(sorted(feeds)), tuple(sorted(set(fetches)))
-        results = self._callable(names, wanted)(*(feeds[name] for name in names))
+        call = self._callable(names, wanted)
+        try:
+            results = call(*(feeds[name] for name in names))
+        except UnicodeDecodeError as error:
+            # The message of a failed operation quotes the request's bytes, which need be no text. The
+            # operation's code is lost; what quotes a request refuses it.
+            message = error.object.decode("utf-8", "replace")
+            raise tf.errors.InvalidArgumentError(None, None, message) from error
         by_name = dict(zip(wanted, results, strict=True))
         return [by_name[name] for name in fetches]
 

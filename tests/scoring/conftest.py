@@ -6,6 +6,7 @@ import pytest
 
 from loopctr_tf.scoring import PredictionServer, ScoringClient
 from tests.scoring import scoring_model
+from tests.scoring.running import Gate
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +52,14 @@ def rows() -> dict:
         "history": [["a", "b"], [], ["c", "c", "c"]],
         "price": [1.0, 2.5, -1.0],
     }
+
+
+@pytest.fixture
+def gated(monkeypatch):
+    """A call that puts a gate before a server's model: that of a version or label, or the newest."""
+
+    def gate(server, wanted: int | str | None = None) -> Gate:
+        with server.store.use(wanted) as model:
+            return Gate(model, monkeypatch)
+
+    return gate

@@ -1,6 +1,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import http.server
 import shutil
 import subprocess
 import threading
@@ -322,7 +323,10 @@ def test_tries_are_bounded(fake):
         client.score({"x": [1.0]})
     assert caught.value.code is Code.UNAVAILABLE
     assert len(fake.requests) == 3
-    assert str(caught.value).endswith(": as told")
+    assert str(caught.value) == (
+        f"UNAVAILABLE from {fake.target} (model 'm', Predict): as told; is the server up, and is "
+        f"{fake.target} its gRPC port? (REST is another one)"
+    )
     assert caught.value.details == "as told\nsecond line"
 
 
@@ -369,6 +373,11 @@ def test_the_deadline_holds(fake):
         with pytest.raises(ScoringError) as caught:
             client.score({"x": [1.0]}, timeout=0.1)
         assert caught.value.code is Code.DEADLINE_EXCEEDED
+        assert caught.value.details == "Deadline Exceeded"
+        assert str(caught.value) == (
+            f"DEADLINE_EXCEEDED from {fake.target} (model 'm', Predict): Deadline Exceeded; the "
+            "call had 0.1 s: raise timeout_s (--timeout on the command line), or send less at a time"
+        )
         fake.gate.set()
         assert client.score({"x": [1.0]}).tolist() == [2.0]
 
@@ -390,6 +399,26 @@ def test_nobody_listens():
     ):
         client.score({"x": [1.0]})
     assert caught.value.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
+
+
+def test_a_port_that_is_rest():
+    class Rest(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Rest) as rest:
+        threading.Thread(target=rest.serve_forever).start()
+        target = f"127.0.0.1:{rest.server_port}"
+        with (
+            ScoringClient(target, max_retries=0) as client,
+            pytest.raises(ScoringError) as caught,
+        ):
+            client.score({"x": [1.0]})
+        rest.shutdown()
+    assert caught.value.code is Code.UNAVAILABLE
+    start, end = str(caught.value).split(caught.value.details)
+    assert start == f"UNAVAILABLE from {target} (model 'loopctr', GetModelMetadata): "
+    assert end == f"; is the server up, and is {target} its gRPC port? (REST is another one)"
 
 
 def test_metadata_goes_with_every_call(fake):

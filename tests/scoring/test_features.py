@@ -82,8 +82,12 @@ def test_dense_numbers_alone_do_not_tell_a_length():
 
 
 def test_fields_that_disagree_on_the_length(sequence):
-    with pytest.raises(UsageError, match="row 1 has 2 events in 'h_id' and 1 in 'h_time'"):
+    with pytest.raises(UsageError) as caught:
         to_arrays(sequence, {"h_id": [["a"], ["b", "c"]], "h_time": [[1.0], [2.0]]})
+    assert str(caught.value) == (
+        "row 1 has 2 events in 'h_id' and 1 in 'h_time'; give both the same number, or what "
+        "counts, as 'h_length' (int32 [?])"
+    )
 
 
 def test_a_length_belongs_to_the_longest_name_before_it():
@@ -195,6 +199,10 @@ def test_missing_and_unknown_features(sequence):
         to_arrays(sequence, {"h_id": [["a"]]})
     with pytest.raises(UsageError, match="features 'h_id', 'h_time' are missing"):
         to_arrays(signature(h_id=(STRING, LIST), h_time=(FLOAT, LIST)), {})
+    # a length that its fields would tell comes behind them
+    one = signature(h_length=(INT, ROW), h_time=(FLOAT, LIST), x=(FLOAT, ROW))
+    with pytest.raises(UsageError, match=r"^features 'h_time', 'x', 'h_length' are missing"):
+        to_arrays(one, {})
     with pytest.raises(UsageError, match="'color' is not an input of signature 's'; leave it out"):
         to_arrays(sequence, {"h_id": [["a"]], "h_time": [[1]], "color": ["red"]})
 

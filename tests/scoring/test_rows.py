@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.scoring.rows import score_rows
 from tests.scoring import scoring_model
 
@@ -36,7 +37,8 @@ def test_rows_are_scored_in_their_order_whatever_the_format(
     out = tmp_path / "scores.csv"
     assert score_rows(source, out, server.target, "m", batch_size=batch_size) == 7
     scores = pd.read_csv(out)
-    assert list(scores) == ["probability"]
+    assert list(scores) == ["row", "probability"]
+    assert scores["row"].tolist() == [0, 1, 2, 3, 4, 5, 6]
     expected = scoring_model.probability(seven_rows)
     np.testing.assert_allclose(scores["probability"], expected, rtol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"rows{suffix}", "scores.csv"]
@@ -52,6 +54,20 @@ def test_ids_that_look_like_numbers_stay_text(server, rows, tmp_path):
     scores = pd.read_csv(tmp_path / "scores.csv")
     expected = scoring_model.probability({**rows, "user_id": ["unknown"] * 3})
     np.testing.assert_allclose(scores["probability"], expected, rtol=1e-6)
+
+
+def test_a_label_chooses_the_version(saved, seven_rows, tmp_path):
+    for version in (1, 2):
+        scoring_model.copy(saved[version], tmp_path / "models" / str(version))
+    source, out = write(seven_rows, tmp_path / "rows.parquet"), tmp_path / "scores.csv"
+    labels = {"stable": 1, "canary": 2}
+    with PredictionServer(
+        tmp_path / "models", model_name="m", poll_seconds=0, version_labels=labels
+    ) as server:
+        for label, bias in (("stable", 0.0), ("canary", 1.0)):
+            score_rows(source, out, server.target, "m", version_label=label)
+            expected = scoring_model.probability(seven_rows, bias)
+            np.testing.assert_allclose(pd.read_csv(out)["probability"], expected, rtol=1e-6)
 
 
 def refused(rows, out, target, *arguments, **settings) -> str:
@@ -108,11 +124,16 @@ def test_a_request_that_fails_half_way_leaves_what_was_there(server, seven_rows,
         ("folder", "Is a directory"),
     ],
 )
-def test_places_that_cannot_be_written(server, seven_rows, tmp_path, out, problem):
+def test_places_that_cannot_be_written_are_told_before_the_server_is_asked(
+    seven_rows, tmp_path, out, problem
+):
     source = write(seven_rows, tmp_path / "rows.parquet")
     (tmp_path / "folder").mkdir()
-    message = refused(source, tmp_path / out, server.target)
-    assert message == f"{str(tmp_path / out)!r} cannot be written: {problem}"
+    message = refused(source, tmp_path / out, "127.0.0.1:1")
+    assert message == (
+        f"{str(tmp_path / out)!r} cannot be written: {problem}; name a CSV file in a folder that "
+        "exists"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "rows.parquet"]
 
 
@@ -120,5 +141,6 @@ def test_a_server_that_is_not_there(seven_rows, tmp_path):
     source, out = write(seven_rows, tmp_path / "rows.parquet"), tmp_path / "scores.csv"
     message = refused(source, out, "127.0.0.1:1", timeout_s=0.2)
     assert message.startswith("UNAVAILABLE from 127.0.0.1:1")
+    assert "is the server up, and is 127.0.0.1:1 its gRPC port?" in message
     assert "timeout_s is 0; give seconds above 0" in refused(source, out, "x:1", timeout_s=0)
     assert not out.exists()

@@ -1,7 +1,9 @@
+import concurrent.futures
 import contextlib
 import gc
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,68 +16,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import (
-    get_model_status_pb2,
-    model_service_pb2_grpc,
-    prediction_log_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import prediction_log_pb2
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring import PredictionServer, ScoringClient, tensors
+from loopctr_tf.scoring import PredictionServer, ScoringClient, model_store, tensors
 from tests.scoring import scoring_model, wire
-
-State = get_model_status_pb2.ModelVersionStatus.State
-
-
-@contextlib.contextmanager
-def serving(base_path, **options):
-    options = {"poll_seconds": 0, **options}
-    with (
-        PredictionServer(base_path, model_name="m", **options) as server,
-        grpc.insecure_channel(server.target) as channel,
-    ):
-        yield server, prediction_service_pb2_grpc.PredictionServiceStub(channel)
-
-
-def answer(stub, version: int | None = None) -> tuple[int, np.ndarray]:
-    message = wire.request()
-    if version is not None:
-        message.model_spec.version.value = version
-    response = stub.Predict(message, timeout=20)
-    return response.model_spec.version.value, tensors.to_array(response.outputs["probability"])
-
-
-def states(server) -> dict[int, tuple[int, int]]:
-    with grpc.insecure_channel(server.target) as channel:
-        message = get_model_status_pb2.GetModelStatusRequest()
-        message.model_spec.name = "m"
-        found = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(message)
-    return {one.version: (one.state, one.status.error_code) for one in found.model_version_status}
-
-
-class Gate:
-    """Holds back the runs of a model until it is opened."""
-
-    def __init__(self, model, monkeypatch):
-        self.entered, self.open = threading.Event(), threading.Event()
-        run = model.run
-
-        def wait_and_run(feeds, fetches):
-            self.entered.set()
-            assert self.open.wait(20)
-            return run(feeds, fetches)
-
-        monkeypatch.setattr(model, "run", wait_and_run)
-
-
-@pytest.fixture
-def gated(monkeypatch):
-    def gate(server) -> Gate:
-        with server.store.use() as model:
-            return Gate(model, monkeypatch)
-
-    return gate
+from tests.scoring.running import Gate, State, answer, broken_copy, serving, states
 
 
 def test_the_highest_number_is_served(saved, base_path):
@@ -175,13 +121,6 @@ def test_no_request_fails_while_versions_change(saved, base_path):
     assert seen == set(range(1, 8))
 
 
-def broken_copy(saved, folder):
-    folder.mkdir()
-    for name in ("saved_model.pb", "fingerprint.pb"):
-        shutil.copy(saved[2] / name, folder / name)
-    return folder
-
-
 def test_a_version_that_does_not_load_leaves_the_old_one(saved, base_path, caplog):
     with serving(base_path) as (server, stub):
         broken_copy(saved, base_path / "2")  # without its variables
@@ -248,7 +187,26 @@ def test_warm_up_requests_are_run(base_path, caplog):
     write_warm_up(base_path / "1", predict_log(wire.request()), regress)
     with caplog.at_level(logging.INFO), serving(base_path) as (_, stub):
         assert answer(stub)[0] == 1
-    assert "version 1 answered 2 warm-up requests" in caplog.messages
+    assert any(
+        re.fullmatch(r"version 1 answered 2 warm-up requests in \d+\.\d s", message)
+        for message in caplog.messages
+    )
+
+
+def test_the_log_says_once_what_is_loaded_and_served(saved, base_path, caplog):
+    with caplog.at_level(logging.INFO), serving(base_path) as (server, _):
+        assert caplog.messages == [
+            f"loading version 1 of m from {base_path / '1'}",
+            f"version 1 of m is served at {server.target}",
+        ]
+        caplog.clear()
+        scoring_model.copy(saved[2], base_path / "2")
+        server.store.poll()
+        server.store.poll()
+        assert caplog.messages == [
+            f"loading version 2 of m from {base_path / '2'}",
+            "version 2 of m is served",
+        ]
 
 
 @pytest.mark.parametrize(
@@ -294,6 +252,63 @@ def test_a_port_in_use(base_path):
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
             PredictionServer(base_path, port=port).start()
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded(base_path, monkeypatch):
+    monkeypatch.setattr(model_store, "SavedModel", lambda *_: pytest.fail("the model was loaded"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for folder in (base_path, base_path / "nowhere"):
+            with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
+                PredictionServer(folder, port=port).start()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_model_that_does_not_load_gives_the_port_back(saved, base_path):
+    broken_copy(saved, base_path / "2")
+    server = PredictionServer(base_path, model_name="m", port=free_port(), poll_seconds=0)
+    with pytest.raises(UsageError, match=r"version 2 .* does not load"):
+        server.start()
+    shutil.rmtree(base_path / "2")
+    with server, ScoringClient(server.target, "m") as client:
+        assert client.score(wire.good_inputs()).shape == (3,)
+
+
+def test_nobody_is_answered_before_the_model_is_loaded(base_path, monkeypatch):
+    """A caller that comes too early waits, even one that does not try again."""
+    entered, go_on = threading.Event(), threading.Event()
+    load = model_store.SavedModel
+
+    def wait_and_load(*arguments):
+        entered.set()
+        assert go_on.wait(20)
+        return load(*arguments)
+
+    monkeypatch.setattr(model_store, "SavedModel", wait_and_load)
+    port = free_port()
+    server = PredictionServer(base_path, model_name="m", port=port, poll_seconds=0)
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        ScoringClient(f"127.0.0.1:{port}", "m", max_retries=0) as client,
+    ):
+        starting = pool.submit(server.start)
+        try:
+            assert entered.wait(20)
+            early = pool.submit(client.score, wire.good_inputs())
+            with pytest.raises(TimeoutError):
+                early.result(0.2)
+        finally:
+            go_on.set()
+        starting.result(20)
+        np.testing.assert_allclose(early.result(20), wire.good_answer(), rtol=1e-6)
+        server.stop()
 
 
 def test_two_servers_do_not_share_a_port(base_path):
