@@ -308,7 +308,7 @@ def bench():
 @bench.command("serve")
 @click.option(
     "--history",
-    default="50,100,50+1024",
+    default="50,50+1024,100",
     show_default=True,
     help="Events of the histories: recent, or recent+long. gRPC is measured on the last.",
 )
@@ -336,6 +336,8 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
 
     settings = RunConfig.load(None, overrides).model
     histories = [_whole_numbers(part, "--history", "+") for part in history.split(",")]
+    if max(map(len, histories)) > 2:
+        raise UsageError(f"--history is {history!r}; give events such as 50 or 50+1024")
     numbers = [
         _whole_numbers(text, name)
         for text, name in ((candidates, "--candidates"), (loops, "--loops"), (clients, "--clients"))

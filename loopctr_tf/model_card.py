@@ -1,6 +1,7 @@
 """The model card of an export: what the model is, takes and gives, for those who run or judge it."""
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from loopctr_tf.analysis.report import depth_rows, metrics_table
 from loopctr_tf.schema import Schema
 from loopctr_tf.validity import check_mode
 from loopctr_tf.version import __version__
-from loopctr_tf.warmup import input_specs
+from loopctr_tf.warmup import ENCODE, VERSION, input_specs
 
 FILE = "assets.extra/model_card.md"
 LOOP_BLOCK = "loop_block"
@@ -73,6 +74,7 @@ def model_card(
         "R, B and N (requests, rows, candidates) are any number; T is any number of events, most "
         "recent last, right-padded. All inputs of a signature have the same first dimension.",
         _signatures(functions),
+        *_states(functions),
         "## Bad input",
         f"`{check_mode(bad_input)}`: {_BAD_INPUT[bad_input]}",
         "## Features",
@@ -116,6 +118,19 @@ def _signatures(functions: Mapping[str, Callable]) -> str:
         for name, function in functions.items()
     )
     return _table(("signature", "inputs", "outputs"), rows)
+
+
+def _states(functions: Mapping[str, Callable]) -> list[str]:
+    """What a feature store has to keep for a user, or nothing where no signature encodes users."""
+    rows = []
+    for name, function in functions.items():
+        if name.startswith(ENCODE):
+            tensors = [s for key, s in function.structured_outputs.items() if key != VERSION]
+            size = sum(math.prod(s.shape[1:]) * s.dtype.size for s in tensors)
+            rows.append((f"`{name}`", f"{size:,}"))
+    if not rows:
+        return []
+    return ["## User states", _table(("signature", "bytes a user, and `state_version`"), rows)]
 
 
 def _tensors(specs: Mapping[str, Any]) -> str:

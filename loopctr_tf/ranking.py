@@ -13,6 +13,9 @@ from loopctr_tf.layers import KeysValues, show
 from loopctr_tf.layers.attention import MoEAttention
 from loopctr_tf.models.sandwich import SandwichModel, UserState, join_tokens, merge_streams
 
+WEIGHTS_AT_A_TIME = 2_000_000
+"""Attention weights of a chunk of candidates; 8 MB, found no slower than all at once."""
+
 
 class UserCache(NamedTuple):
     """All that ranking at depth i needs to know of R users; T tokens of all sequences.
@@ -63,6 +66,20 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
     return UserCache(state.mask, keys, values, tokens, tower[:, 0])
 
 
+def padded(cache: UserCache, tokens: int) -> UserCache:
+    """``cache`` with padding up to ``tokens`` tokens: states of all users have one shape then."""
+
+    def fill(tensor, axis):
+        ends = [[0, 0]] * tensor.shape.rank
+        ends[axis] = [0, tokens - tf.shape(cache.mask)[1]]
+        filled = tf.pad(tensor, ends)
+        filled.set_shape([tokens if i == axis else n for i, n in enumerate(tensor.shape)])
+        return filled
+
+    mask = fill(cache.mask, 1)
+    return cache._replace(mask=mask, keys=fill(cache.keys, 2), values=fill(cache.values, 2))
+
+
 def rank(model: SandwichModel, cache: UserCache, candidates, loops: int) -> tf.Tensor:
     """Probability float32 [R, N] at depth ``loops`` of item and cross features [R, N, ...]."""
     tokens, _ = model.encode_candidates(candidates, training=False)
@@ -70,7 +87,30 @@ def rank(model: SandwichModel, cache: UserCache, candidates, loops: int) -> tf.T
 
 
 def rank_tokens(model: SandwichModel, cache: UserCache, tokens, loops: int) -> tf.Tensor:
-    """As :func:`rank`, from the candidates' tokens after Entry, n tensors [R, N, G_c, d]."""
+    """As :func:`rank`, from the candidates' tokens after Entry, n tensors [R, N, G_c, d].
+
+    Candidates go through in chunks, because each attends to T tokens with every head: at T = 1024 the
+    attention weights of 2,000 candidates would take a hundred times the memory of the result's inputs.
+    """
+    requests, size, own = tf.unstack(tf.shape(tokens[0])[:3])
+    own += cache.tokens.shape[2]
+    weights = requests * (tf.shape(cache.mask)[1] + own) * own * model.config.heads
+    chunk = tf.maximum(WEIGHTS_AT_A_TIME // tf.maximum(weights, 1), 1)
+    chunks = tf.maximum((size + chunk - 1) // chunk, 1)
+
+    def score(index, scores):
+        part = tuple(t[:, index * chunk : (index + 1) * chunk] for t in tokens)
+        probability = _rank_chunk(model, cache, part, loops)
+        return index + 1, scores.write(index, tf.transpose(probability))
+
+    scores = tf.TensorArray(tf.float32, chunks, element_shape=[None, None], infer_shape=False)
+    _, scores = tf.while_loop(
+        lambda index, _: index < chunks, score, (0, scores), parallel_iterations=1
+    )
+    return tf.transpose(scores.concat())  # [N, R] to [R, N]
+
+
+def _rank_chunk(model: SandwichModel, cache: UserCache, tokens, loops: int) -> tf.Tensor:
     exit_block = model.exit_block
     first = len(model.schema.request_features)
     if loops:

@@ -34,7 +34,13 @@ Makers = dict[str, Callable[[], ConcreteFunction]]
 
 CLASSES = ("0", "1")
 STATE = tuple(f"state_{name}" for name in ranking.UserCache._fields)
-"""Tensors of a user's state, beside ``state_version`` (string [R]), which says whose state it is."""
+"""Tensors of a user's state, beside ``state_version`` (string [R]), which says whose state it is.
+
+Their sizes are the same for every user, however long the history: with T tokens of all full histories
+(``max_length`` events each, ``num_queries`` where compressed), width d, n streams, G_u user and context
+features and a tower of first width h, a state at depth i takes T bytes for the mask and
+2 (i + 1) T d + n G_u d + h numbers (G_u counts only at depths 1 and more), of 4 or 2 bytes each.
+"""
 
 
 def signature_makers(
@@ -143,6 +149,7 @@ def _cached(model, loops, bad_input, dtype) -> Makers:
 
         def encode(**features):
             cache = ranking.encode_user(model, validated(features, schema, bad_input), depth)
+            cache = ranking.padded(cache, model.sequence_tokens)
             state = {
                 name: value if value.dtype == tf.bool else tf.cast(value, dtype)
                 for name, value in zip(STATE, cache, strict=True)
@@ -155,7 +162,7 @@ def _cached(model, loops, bad_input, dtype) -> Makers:
             with tf.control_dependencies(
                 [
                     checked_state_version(tensors["state_version"], version()),
-                    same_tokens(*(tensors[name] for name in STATE[:3])),
+                    same_tokens(model.sequence_tokens, *(tensors[name] for name in STATE[:3])),
                 ]
             ):
                 cache = ranking.UserCache(
@@ -209,11 +216,12 @@ def _candidate_specs(schema, rank: bool = True) -> dict[str, tf.TensorSpec]:
 
 def _state_specs(model, depth, dtype) -> dict[str, tf.TensorSpec]:
     config = model.config
+    tokens = model.sequence_tokens
     user_tokens = len(model.schema.request_features) if depth else 0
     shapes = ranking.UserCache(
-        mask=(None, None),
-        keys=(None, depth + 1, None, config.dim),
-        values=(None, depth + 1, None, config.dim),
+        mask=(None, tokens),
+        keys=(None, depth + 1, tokens, config.dim),
+        values=(None, depth + 1, tokens, config.dim),
         tokens=(None, config.streams, user_tokens, config.dim),
         tower=(None, model.exit_block.tower_width),
     )

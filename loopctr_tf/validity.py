@@ -147,10 +147,10 @@ def checked_state_version(versions: tf.Tensor, wanted: str) -> tf.Operation:
     )
 
 
-def same_tokens(mask: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Operation:
-    """Fails when the parts of users' states differ in their number of tokens T."""
+def same_tokens(tokens: int, mask: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Operation:
+    """Fails when a part of users' states has another number of tokens than the model's states do."""
     sizes = tf.stack([tf.shape(mask)[1], tf.shape(keys)[2], tf.shape(values)[2]])
     return tf.debugging.Assert(
-        tf.reduce_all(sizes == sizes[0]),
-        ["state_mask, state_keys and state_values must have one number of tokens; received", sizes],
+        tf.reduce_all(sizes == tokens),
+        [f"state_mask, state_keys and state_values must have {tokens} tokens; received", sizes],
     )

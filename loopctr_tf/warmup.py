@@ -24,8 +24,8 @@ BATCH_SIZES = (1, 8, 32, 128)
 CANDIDATES = 100
 """Candidates of a request in the records of ranking signatures."""
 
-_ENCODE, _RANK_CACHED = "encode_user_loop_", "rank_cached_loop_"
-_VERSION = "state_version"
+ENCODE, _RANK_CACHED = "encode_user_loop_", "rank_cached_loop_"
+VERSION = "state_version"
 _EXAMPLE_LOGS = {"classify": "classify_log", "regress": "regress_log"}
 
 Functions = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
@@ -118,7 +118,7 @@ def warmup_requests(
     for name, function in functions.items():
         known = columns
         if name.startswith(_RANK_CACHED):
-            encode = functions.get(_ENCODE + name.removeprefix(_RANK_CACHED))
+            encode = functions.get(ENCODE + name.removeprefix(_RANK_CACHED))
             if encode is None:
                 continue
             known = {**columns, **_state(encode, columns)}
@@ -173,12 +173,12 @@ def _state(encode: Callable[..., dict[str, tf.Tensor]], columns) -> dict[str, _C
         for name, spec in input_specs(encode).items()
     }
     state = encode(**user)
-    version = _Column(state[_VERSION].numpy()[0], "string", (), candidate=False)
+    version = _Column(state[VERSION].numpy()[0], "string", (), candidate=False)
     zeros = {
         name: _Column(value.dtype == tf.bool, value.dtype.name, tuple(value.shape[1:]), False)
         for name, value in state.items()
     }
-    return {**zeros, _VERSION: version}
+    return {**zeros, VERSION: version}
 
 
 def _inputs(

@@ -118,3 +118,19 @@ def test_versions_and_loops_are_told(model, functions):
     assert "Trained with 2 loops;" in card
     assert card.endswith("\n")
     assert not card.endswith("\n\n")
+
+
+def test_the_size_of_a_users_state_is_told(model, functions):
+    def encode(age):
+        return {
+            "state_mask": tf.ones([tf.size(age), 7], tf.bool),
+            "state_keys": tf.reshape(tf.tile(age[:, None], [1, 12]), [-1, 3, 4]),
+            "state_version": tf.strings.as_string(age),
+        }
+
+    spec = tf.TensorSpec([None], tf.float32, "age")
+    encode = tf.function(encode).get_concrete_function(age=spec)
+    card = model_card(model, {**functions, "encode_user_loop_0": encode})
+    bytes_of = [c for c in card.splitlines() if c.startswith("| `encode_user_loop_0` |")][-1]
+    assert bytes_of == f"| `encode_user_loop_0` | {7 + 4 * 12} |"
+    assert "User states" not in model_card(model, functions)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from loopctr_tf import ranking
+from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
 from loopctr_tf.validity import (
     aligned,
     checked_state_version,
@@ -12,7 +13,8 @@ from loopctr_tf.validity import (
     same_tokens,
     validated,
 )
-from tests.factories import disturb, random_batch, tiny_model
+from tests.factories import disturb, random_batch, tiny_config, tiny_model
+from tests.operations import watched
 
 REQUESTS, CANDIDATES = 4, 3
 
@@ -60,6 +62,42 @@ def test_the_order_of_candidates_does_not_matter(model, sides):
         ranking.rank(model, cache, items, 1)[:, ::-1],
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("loops", [0, 2])
+@pytest.mark.parametrize("weights", [1, 600])  # chunks of one candidate, and of a few
+def test_chunks_of_candidates_are_scored_alike(model, sides, loops, weights, monkeypatch):
+    user, items, _ = sides
+    many = {name: tf.concat([value] * 5, axis=1) for name, value in items.items()}
+    cache = ranking.encode_user(model, user, loops)
+    at_once = ranking.rank(model, cache, many, loops)
+    monkeypatch.setattr(ranking, "WEIGHTS_AT_A_TIME", weights)
+    np.testing.assert_allclose(ranking.rank(model, cache, many, loops), at_once, atol=1e-6)
+
+
+@pytest.mark.parametrize("loops", [0, 2])
+def test_the_users_tokens_are_never_copied_for_a_candidate(loops, monkeypatch):
+    events, count, dim = 40, 50, 32
+    config = tiny_config(dim=dim, heads=2, streams=2)
+    model = workload_model(events, 0, config)
+    user = {k: tf.constant(v) for k, v in user_features(model.schema, 1).items()}
+    items = {k: tf.constant(v) for k, v in candidate_features((1, count)).items()}
+    copied = count * events * dim
+    with watched() as seen:
+        ranking.rank(model, ranking.encode_user(model, user, loops), items, loops)
+    assert max(seen.elements.values()) < copied
+    with watched() as seen:
+        model.score(
+            {k: tf.repeat(v, count, 0) for k, v in user.items()}
+            | {k: v[0] for k, v in items.items()},
+            loops,
+        )
+    assert max(seen.elements.values()) >= copied  # row by row they are
+    # And what grows with both, the attention weights, is made for a chunk at a time.
+    monkeypatch.setattr(ranking, "WEIGHTS_AT_A_TIME", 1000)
+    with watched() as seen:
+        ranking.rank(model, ranking.encode_user(model, user, loops), items, loops)
+    assert max(seen.elements[name] for name in ("Softmax", "Einsum")) <= 2 * events * (events + 1)
 
 
 def test_no_candidates_are_no_scores(model, sides):
@@ -137,5 +175,19 @@ def test_foreign_states_are_refused():
     checked_state_version(tf.constant(["a/0", "a/0"]), "a/0")
     with fails("state_version must be a/0, this model's; encode the user again"):
         checked_state_version(tf.constant(["a/0", "b/0"]), "a/0")
-    with fails("must have one number of tokens"):
-        same_tokens(tf.ones([2, 3]), tf.ones([2, 1, 3, 4]), tf.ones([2, 1, 2, 4]))
+    same_tokens(3, tf.ones([2, 3]), tf.ones([2, 1, 3, 4]), tf.ones([2, 1, 3, 4]))
+    with fails("must have 3 tokens; received"):
+        same_tokens(3, tf.ones([2, 3]), tf.ones([2, 1, 3, 4]), tf.ones([2, 1, 2, 4]))
+
+
+@pytest.mark.parametrize("loops", [0, 1])
+def test_padding_of_a_state_changes_nothing(model, sides, loops):
+    user, items, _ = sides
+    cache = ranking.encode_user(model, user, loops)
+    wide = ranking.padded(cache, model.sequence_tokens + 2)
+    assert wide.keys.shape[2] == model.sequence_tokens + 2 > cache.keys.shape[2]
+    np.testing.assert_allclose(
+        ranking.rank(model, wide, items, loops),
+        ranking.rank(model, cache, items, loops),
+        atol=1e-6,
+    )

@@ -134,13 +134,13 @@ class ExitBlock(keras.layers.Layer):
 
     def finish(self, x: tf.Tensor, training=None) -> tf.Tensor:
         """Logits [R, N] of the sum [R, N, h] of all inputs of the tower's first layer."""
-        x += self._first.bias
+        rows = flat(x) + self._first.bias
         if self.tower:
-            x = self.drop(self.activation(x), training=training)
+            rows = self.drop(self.activation(rows), training=training)
             for dense in self.tower[1:]:
-                x = self.drop(dense(x), training=training)
-            x = self.head(x)
-        return x[..., 0]
+                rows = self.drop(dense(rows), training=training)
+            rows = self.head(rows)
+        return tf.reshape(rows, tf.shape(x)[:2])
 
     @property
     def tower_width(self) -> int:

@@ -134,6 +134,14 @@ class SandwichModel(keras.Model):
         return self.config.max_loops
 
     @property
+    def sequence_tokens(self) -> int:
+        """Tokens of all sequences together when every history is full."""
+        return sum(
+            self.config.num_queries if sequence.compress else sequence.max_length
+            for sequence in self.schema.sequences
+        )
+
+    @property
     def shares_loop_block(self) -> bool:
         """Whether every iteration uses the same weights."""
         return True

@@ -170,7 +170,7 @@ def test_dropout_follows_both_sub_layers_and_every_hidden_layer():
     shapes = []
     layer.drop = lambda x, training: (shapes.append(tuple(x.shape)), x)[1]
     layer(harness.tensors(inputs()), training=True)
-    assert shapes == [(8, WIDTH), (8, WIDTH), (2, 2, 5), (2, 2, 3)]
+    assert shapes == [(8, WIDTH), (8, WIDTH), (4, 5), (4, 3)]
 
 
 @pytest.mark.parametrize("options", [{}, {"tower_units": (), "global_norm": False}])

@@ -1,0 +1,280 @@
+"""`loopctr bench serve`: one user against N candidates, by path, depth, size and number of callers.
+
+Paths: *pointwise* repeats the user in every row; *rank* computes the user's side once a request;
+*rank_cached* takes it from where it is kept, *encode_user* is what puts it there. In process means a
+graph session, which is what a model server runs; over gRPC means a server in another process.
+"""
+
+import functools
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loopctr_tf.bench import machine
+from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.timing import quantiles, repeated
+from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
+from loopctr_tf.config import LoopCTRConfig
+from loopctr_tf.errors import UsageError
+from loopctr_tf.export import export_saved_model
+from loopctr_tf.scoring import PredictionServer, ScoringClient
+from loopctr_tf.scoring.saved_model import SavedModel
+from loopctr_tf.signatures import STATE
+
+_NAME = "loopctr"
+
+
+class Shape(NamedTuple):
+    """Events of the recent and of the long history."""
+
+    history: int
+    long_history: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.history}+{self.long_history}" if self.long_history else f"{self.history}"
+
+
+def bench_serve(
+    shapes: Sequence[Shape],
+    candidates: Sequence[int],
+    depths: Sequence[int],
+    clients: Sequence[int],
+    seconds: float = 1.0,
+    settings: LoopCTRConfig | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measures serving on made-up models and requests.
+
+    Args:
+      shapes: histories to measure, each on a model of its own.
+      candidates: numbers N.
+      depths: loops i.
+      clients: callers at the same time, over gRPC.
+      seconds: for each figure; five calls at least.
+      settings: of the model.
+      say: is told what is being done.
+
+    Returns:
+      ``machine``, ``settings``, ``exports`` (shape -> bytes of everything and of zero loops alone),
+      ``paths`` (rows of shape, loops, candidates, path, quantiles, ``candidates_per_s``, ``flops``,
+      ``share_of_matmul_rate``), ``grpc`` (rows with ``overhead_ms``), ``concurrency`` (rows with
+      ``clients``, ``requests_per_s``), ``state_bytes`` and ``peak_memory_bytes``.
+    """
+    settings = settings or LoopCTRConfig()
+    _check(shapes, candidates, depths, clients, settings)
+    report: dict[str, Any] = {
+        "machine": machine.describe(),
+        "settings": settings.to_dict(),
+        **{key: [] for key in ("exports", "paths", "grpc", "concurrency", "state_bytes")},
+    }
+    for place, shape in enumerate(shapes):
+        model = workload_model(*shape, settings)
+        with tempfile.TemporaryDirectory() as scratch:
+            say(f"histories of {shape}: exporting")
+            path = _export(model, Path(scratch), shape, depths, report)
+            session = SavedModel(path, 1)
+            for depth in depths:
+                for count in candidates:
+                    say(f"histories of {shape}, {depth} loops, {count} candidates")
+                    _paths(model, session, shape, depth, count, seconds, report)
+            if place == len(shapes) - 1:
+                with _server(path.parent) as target:
+                    say(f"histories of {shape}: over gRPC")
+                    _over_grpc(session, target, model, shape, candidates, depths, seconds, report)
+                    _concurrency(target, model, shape, candidates, clients, seconds, report)
+            session.close()
+    report["peak_memory_bytes"] = machine.peak_memory_bytes()
+    return report
+
+
+def _check(shapes, candidates, depths, clients, settings) -> None:
+    for shape in shapes:
+        if shape.history < 1 or shape.long_history < 0:
+            raise UsageError(f"history is {shape}; give events such as 50 or 50+1024")
+    for name, numbers, least in (("candidates", candidates, 1), ("clients", clients, 1)):
+        if min(numbers) < least:
+            raise UsageError(f"{name} are {list(numbers)}; give {least} or more")
+    if min(depths) < 0 or max(depths) > settings.max_loops:
+        raise UsageError(f"loops are {list(depths)}; give 0 to max_loops ({settings.max_loops})")
+
+
+def _export(model, folder: Path, shape: Shape, depths: Sequence[int], report) -> Path:
+    names = [
+        template.format(depth)
+        for depth in depths
+        for template in (
+            "loop_{}",
+            "rank_loop_{}",
+            "encode_user_loop_{}",
+            "rank_cached_loop_{}",
+        )
+    ]
+    options = {"loops": max(depths), "warmup_batch_sizes": ()}
+    path = export_saved_model(model, folder / "all" / "1", signatures=names, **options)
+    zero = export_saved_model(
+        model,
+        folder / "zero" / "1",
+        signatures=[name for name in names if name.endswith("_0")],
+        **options,
+    )
+    report["exports"].append(
+        {
+            "history": str(shape),
+            "bytes": _size(path),
+            "zero_loop_bytes": _size(zero),
+            "graph_bytes": (path / "saved_model.pb").stat().st_size,
+            "zero_loop_graph_bytes": (zero / "saved_model.pb").stat().st_size,
+        }
+    )
+    return path
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _run(session: SavedModel, signature: str, features: dict[str, np.ndarray]):
+    """One call of a signature: outputs by name."""
+    definition = session.signature_defs[signature]
+    feeds = {definition.inputs[name].name: value for name, value in features.items()}
+    names = list(definition.outputs)
+    values = session.run(feeds, tuple(definition.outputs[name].name for name in names))
+    return dict(zip(names, values, strict=True))
+
+
+def _paths(model, session, shape, depth, count, seconds, report) -> None:
+    user, items = user_features(model.schema, 1), candidate_features((1, count))
+    state = _run(session, f"encode_user_loop_{depth}", user)
+    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
+    work = forward_work(model, lengths, depth)
+    paths = {
+        "pointwise": (f"loop_{depth}", rows_of(user, items), count * work.row),
+        "rank": (f"rank_loop_{depth}", {**user, **items}, work.user + count * work.candidate),
+        "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * work.candidate),
+        "encode_user": (f"encode_user_loop_{depth}", user, work.user),
+    }
+    rate = machine.matmul_rate()
+    for name, (signature, features, flops) in paths.items():
+        times = repeated(functools.partial(_run, session, signature, features), seconds)
+        found = quantiles(times)
+        report["paths"].append(
+            {
+                "history": str(shape),
+                "loops": depth,
+                "candidates": count,
+                "path": name,
+                **found,
+                "candidates_per_s": 1e3 * count / found["p50_ms"],
+                "flops": flops,
+                "matmul_rate": rate,
+                "share_of_matmul_rate": 1e3 * flops / found["p50_ms"] / rate,
+            }
+        )
+    if not any(
+        row["history"] == str(shape) and row["loops"] == depth for row in report["state_bytes"]
+    ):
+        size = sum(state[name].nbytes for name in STATE)
+        report["state_bytes"].append({"history": str(shape), "loops": depth, "bytes": size})
+
+
+def _over_grpc(session, target, model, shape, candidates, depths, seconds, report) -> None:
+    user = user_features(model.schema, 1)
+    with ScoringClient(target, _NAME, timeout_s=120.0) as client:
+        for depth in depths:
+            for count in candidates:
+                features = {**user, **candidate_features((1, count))}
+                signature = f"rank_loop_{depth}"
+                there = functools.partial(client.score, features, signature)
+                here = functools.partial(_run, session, signature, features)
+                # Turn and turn about, so that what the machine does besides meets both alike.
+                remote, local = _alternating(there, here, 2 * seconds)
+                report["grpc"].append(
+                    {
+                        "history": str(shape),
+                        "loops": depth,
+                        "candidates": count,
+                        **quantiles(remote),
+                        "in_process_p50_ms": quantiles(local)["p50_ms"],
+                        "overhead_ms": 1e3 * float(np.median(remote) - np.median(local)),
+                    }
+                )
+
+
+def _alternating(first, second, seconds: float) -> tuple[list[float], list[float]]:
+    times: tuple[list[float], list[float]] = ([], [])
+    for call in (first, second) * 3:
+        call()
+    end = time.perf_counter() + seconds
+    while len(times[0]) < 5 or time.perf_counter() < end:
+        for call, kept in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            call()
+            kept.append(time.perf_counter() - start)
+    return times
+
+
+def _concurrency(target, model, shape, candidates, clients, seconds, report) -> None:
+    count = min(candidates, key=lambda number: abs(number - 500))
+    for number in clients:
+        times: list[float] = []
+        stop = threading.Event()
+
+        def caller(seed, times=times, stop=stop):
+            user = user_features(model.schema, 1, seed)
+            features = {**user, **candidate_features((1, count), seed)}
+            with ScoringClient(target, _NAME, timeout_s=120.0) as client:
+                client.score(features, "rank_loop_0")
+                while not stop.is_set():
+                    start = time.perf_counter()
+                    client.score(features, "rank_loop_0")
+                    times.append(time.perf_counter() - start)
+
+        threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(number)]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        time.sleep(max(3 * seconds, 1.0))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        rate = len(times) / (time.perf_counter() - start)
+        report["concurrency"].append(
+            {
+                "history": str(shape),
+                "loops": 0,
+                "candidates": count,
+                "clients": number,
+                **quantiles(times),
+                "requests_per_s": rate,
+                "candidates_per_s": rate * count,
+            }
+        )
+
+
+@contextmanager
+def _server(base_path: Path) -> Iterator[str]:
+    """An embedded server in a process of its own; yields its address."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(str(base_path), there), daemon=True)
+    process.start()
+    try:
+        yield here.recv()
+        here.send("stop")
+        process.join(30)
+    finally:
+        if process.is_alive():
+            process.terminate()
+
+
+def _serve(base_path: str, connection) -> None:
+    with PredictionServer(base_path, model_name=_NAME) as server:
+        connection.send(server.target)
+        connection.recv()

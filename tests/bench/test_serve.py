@@ -1,0 +1,83 @@
+"""`loopctr bench serve` measures what it says, on a model that is quick to run."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from loopctr_tf.cli import cli
+from loopctr_tf.errors import UsageError
+
+SMALL = ["dim=8", "heads=2", "ffn_dim=8", "num_queries=2", "loop_execution=unrolled", "loops=1"]
+
+
+def bench(*arguments):
+    settings = [part for setting in SMALL for part in ("--set", setting)]
+    return CliRunner().invoke(
+        cli,
+        ["bench", "serve", *settings, *arguments],
+        catch_exceptions=False,
+        standalone_mode=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def report():
+    sizes = ("--history", "4+6", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
+    return json.loads(bench(*sizes, "--seconds", "0", "--json").stdout)
+
+
+def test_every_path_size_and_depth_is_there_once(report):
+    found = [(row["path"], row["loops"], row["candidates"]) for row in report["paths"]]
+    paths = ("pointwise", "rank", "rank_cached", "encode_user")
+    assert sorted(found) == sorted((p, d, n) for p in paths for d in (0, 1) for n in (3, 9))
+    for row in report["paths"]:
+        assert row["calls"] >= 5
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        rate = row["flops"] / (row["p50_ms"] / 1e3) / row["matmul_rate"]
+        assert row["share_of_matmul_rate"] == pytest.approx(rate)
+
+
+def test_operations_by_path(report):
+    flops = {(r["path"], r["loops"], r["candidates"]): r["flops"] for r in report["paths"]}
+    for depth in (0, 1):
+        user, alone = (flops[path, depth, 3] for path in ("encode_user", "rank_cached"))
+        assert flops["rank", depth, 9] == user + 3 * alone
+        assert flops["pointwise", depth, 9] == 9 * (user + alone // 3)
+
+
+def test_grpc_and_callers_are_measured(report):
+    assert [(r["loops"], r["candidates"]) for r in report["grpc"]] == [
+        (d, n) for d in (0, 1) for n in (3, 9)
+    ]
+    for row in report["grpc"]:
+        assert row["p50_ms"] - row["in_process_p50_ms"] == pytest.approx(row["overhead_ms"])
+    (row,) = report["concurrency"]
+    assert (row["clients"], row["candidates"]) == (2, 9)
+    assert row["candidates_per_s"] == pytest.approx(9 * row["requests_per_s"])
+
+
+def test_sizes_of_exports_and_states(report):
+    (export,) = report["exports"]
+    assert 0 < export["zero_loop_bytes"] < export["bytes"]
+    # 4 recent events and 2 queries: a mask of 6; keys and values of 6 x 8 at each depth; at one loop
+    # two streams of two user tokens; the tower's 128.
+    wanted = {0: 6 + 4 * (2 * 6 * 8 + 128), 1: 6 + 4 * (2 * 2 * 6 * 8 + 2 * 2 * 8 + 128)}
+    assert {row["loops"]: row["bytes"] for row in report["state_bytes"]} == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--history", "x"), "--history is 'x'; give whole numbers"),
+        (("--history", "1+2+3"), "--history is '1+2+3'"),
+        (("--history", "0"), "history is 0"),
+        (("--candidates", "0"), "candidates are [0]; give 1 or more"),
+        (("--loops", "99"), "loops are [99]; give 0 to max_loops"),
+        (("--clients", ""), "--clients is ''"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        bench(*arguments)
+    assert message in str(caught.value)
