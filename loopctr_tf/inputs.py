@@ -37,25 +37,29 @@ def parsing_spec(schema: Schema, label: bool = False, group: bool = False) -> di
     return spec
 
 
-def parse_examples(serialized: tf.Tensor, schema: Schema) -> dict[str, tf.Tensor]:
+def parse_examples(
+    serialized: tf.Tensor, schema: Schema, repair: bool = False
+) -> dict[str, tf.Tensor]:
     """Model inputs out of serialized tf.Example rows.
 
     Args:
       serialized: string [B].
       schema: what the rows hold.
+      repair: where the fields of a sequence differ in their number of events, keep of each the most
+        recent ones, as many as the shortest has.
 
     Returns:
       The features of ``Schema.input_specs()``, dense.
 
     Raises:
       tf.errors.InvalidArgumentError: for bytes that are no tf.Example, a global feature that is absent,
-        or sequence fields of different lengths.
+        or, without ``repair``, sequence fields of different lengths.
     """
-    return dense_features(tf.io.parse_example(serialized, parsing_spec(schema)), schema)
+    return dense_features(tf.io.parse_example(serialized, parsing_spec(schema)), schema, repair)
 
 
 def dense_features(
-    columns: Mapping[str, tf.Tensor | tf.RaggedTensor], schema: Schema
+    columns: Mapping[str, tf.Tensor | tf.RaggedTensor], schema: Schema, repair: bool = False
 ) -> dict[str, tf.Tensor]:
     """Global columns as they are, lists padded to the batch's longest, lengths added."""
     features = {}
@@ -65,12 +69,13 @@ def dense_features(
             value = value.to_tensor(PADDING[schema.table(feature.table).dtype])
         features[feature.name] = value
     for sequence in schema.sequences:
-        length = None
-        for field in sequence.fields:
-            width = field.max_values if field.type == "multi_categorical" else 1
-            ragged = columns[field.name]
+        widths = [field.max_values or 1 for field in sequence.fields]
+        fields = [columns[field.name] for field in sequence.fields]
+        if repair:
+            fields = _equally_long(fields, widths)
+        length = fields[0].row_lengths() // widths[0]
+        for field, ragged, width in zip(sequence.fields, fields, widths, strict=True):
             found = ragged.row_lengths() // width
-            length = found if length is None else length
             with tf.control_dependencies(
                 [
                     tf.debugging.assert_equal(
@@ -90,6 +95,17 @@ def dense_features(
             features[field.name] = value
         features[sequence.length_name] = tf.cast(tf.minimum(length, sequence.max_length), tf.int32)
     return features
+
+
+def _equally_long(fields: list[tf.RaggedTensor], widths: list[int]) -> list[tf.RaggedTensor]:
+    """Of each field the most recent events, as many in each row as its shortest field has."""
+    events = [field.row_lengths() // width for field, width in zip(fields, widths, strict=True)]
+    shortest = tf.reduce_min(tf.stack(events), axis=0)
+    cut = []
+    for field, width, found in zip(fields, widths, events, strict=True):
+        starts = field.row_starts() + (found - shortest) * width
+        cut.append(tf.gather(field.flat_values, tf.ragged.range(starts, starts + shortest * width)))
+    return cut
 
 
 def read_dataset(

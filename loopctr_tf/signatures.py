@@ -86,7 +86,8 @@ def _pointwise(model, loops, bad_input) -> Makers:
 def _examples(model, bad_input) -> Makers:
     def maker(outputs):
         def serve(inputs):
-            features = validated(parse_examples(inputs, model.schema), model.schema, bad_input)
+            features = parse_examples(inputs, model.schema, repair=bad_input == "repair")
+            features = validated(features, model.schema, bad_input)
             return outputs(model.score(features))
 
         return functools.partial(

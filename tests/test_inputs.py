@@ -205,6 +205,31 @@ def test_longer_histories_of_other_writers_are_cut_to_the_most_recent(schema):
     )
 
 
+def test_fields_of_unequal_length_fail_or_are_cut_to_the_shortest(schema):
+    frame = random_frame(ROWS, seed=4)
+    rows = []
+    for row in serialize_examples(frame_columns(frame, schema), ROWS):
+        example = tf.train.Example.FromString(row)
+        gaps = example.features.feature["history_gap"].float_list
+        genres = example.features.feature["history_genres"].bytes_list
+        del gaps.value[:2]  # the oldest events
+        genres.value.append(b"half an event")
+        rows.append(example.SerializeToString())
+    rows = tf.constant(rows)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="history_g.* another number of events"
+    ):
+        parse_examples(rows, schema)
+    mended = parse_examples(rows, schema, repair=True)
+    ((expected, _),) = batches(frame, schema, batch_size=ROWS)
+    for row in range(ROWS):
+        length = max(expected["history_length"][row] - 2, 0)
+        assert mended["history_length"][row] == length
+        for name in ("history_movie", "history_gap"):
+            wanted = expected[name][row][: length + 2][-length or ROWS * 99 :]
+            np.testing.assert_array_equal(mended[name][row][:length], wanted)
+
+
 # Order, on a schema with little to parse.
 
 
