@@ -82,7 +82,7 @@ def padded(cache: UserCache, tokens: int) -> UserCache:
 
 def rank(model: SandwichModel, cache: UserCache, candidates, loops: int) -> tf.Tensor:
     """Probability float32 [R, N] at depth ``loops`` of item and cross features [R, N, ...]."""
-    tokens, _ = model.encode_candidates(candidates, training=False)
+    tokens = model.encode_candidates(candidates, training=False)
     return rank_tokens(model, cache, tokens, loops)
 
 
@@ -141,7 +141,7 @@ def cascade(model: SandwichModel, user, candidates, refine_top_k: tf.Tensor, loo
       (probability float32 [R, N], depth int32 [R, N]).
     """
     state = model.encode_user(user, training=False)
-    tokens, _ = model.encode_candidates(candidates, training=False)
+    tokens = model.encode_candidates(candidates, training=False)
     probability = rank_tokens(model, user_cache(model, state, 0), tokens, 0)
     size = tf.shape(probability)[1]
     wanted = tf.clip_by_value(refine_top_k, 0, size)

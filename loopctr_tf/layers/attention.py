@@ -154,45 +154,41 @@ class MoEAttention(keras.layers.Layer):
         """Experts of the tokens ``x`` [tokens, d], for both value and output."""
         return self.router(x, None if mask is None else tf.reshape(mask, [-1]))
 
-    def keys_values(self, x, gates, like, mask=None, sink: bool = True) -> KeysValues:
+    def keys_values(self, x, values, like, mask=None, sink: bool = True) -> KeysValues:
         """What tokens show.
 
         Args:
           x: [tokens, d], the tokens of ``like`` one after the other.
-          gates: [tokens, E].
+          values: [tokens, d], of :meth:`value`.
           like: [..., T, d], whose axes the result has.
           mask: [B, T].
           sink: whether a null token stands in front; only where ``like`` is [B, T, d].
         """
         keys = self.split_heads(linear(x, self.key_kernel), like)
-        values = self.split_heads(self.value(x, gates), like)
-        return show(keys, values, mask, self.sink if sink else None)
+        return show(keys, self.split_heads(values, like), mask, self.sink if sink else None)
 
-    def attend(self, x, gates, like, shared: KeysValues, own: KeysValues | None = None):
+    def read(self, x, like, shared: KeysValues, own: KeysValues | None = None) -> tf.Tensor:
         """What the tokens ``x`` [tokens, d] of ``like`` [R, Q, d] or [R, N, Q, d] read, [tokens, d].
 
-        See :func:`attend`; ``gates`` are [tokens, E].
+        See :func:`attend`. The output projection is still to come.
         """
         read = attend(self.split_heads(linear(x, self.query_kernel), like), shared, own)
-        return self.out(tf.reshape(read, [-1, x.shape[-1]]), gates)
-
-    def attend_to_self_alone(self, x: tf.Tensor, gates: tf.Tensor) -> tf.Tensor:
-        """Attention of tokens that are groups of their own: softmax over one is one, so y = o(v(x))."""
-        return self.out(self.value(x, gates), gates)
+        return tf.reshape(read, [-1, x.shape[-1]])
 
     def call(self, query, context=None, query_mask=None, context_mask=None):
         """Attention from ``query`` to ``context``; see the class."""
         x = flat(query)
         gates, statistics = self.route(x, query_mask)
         if context is None:
-            shown = self.keys_values(x, gates, query, query_mask)
+            shown = self.keys_values(x, self.value(x, gates), query, query_mask)
         else:
             context = tf.cast(context, query.dtype)  # Keras casts the first argument alone
             y = flat(context)
             context_gates, context_statistics = self.route(y, context_mask)
-            shown = self.keys_values(y, context_gates, context, context_mask)
+            values = self.value(y, context_gates)
+            shown = self.keys_values(y, values, context, context_mask)
             statistics += context_statistics
-        y = self.attend(x, gates, query, shown)
+        y = self.out(self.read(x, query, shown), gates)
         return tf.reshape(y, tf.shape(query)), statistics
 
     def split_heads(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:

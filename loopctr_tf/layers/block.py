@@ -1,25 +1,17 @@
-"""What the Entry and the Loop Block have in common: their weights and the feed-forward half."""
+"""What the Entry and the Loop Block have in common: weights, and all that is done token by token."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.attention import MoEAttention
 from loopctr_tf.layers.common import RMSNorm, build, flat, reshape_last
-from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
+from loopctr_tf.layers.hyper_connections import HyperConnection
 from loopctr_tf.layers.moe import MoEFeedForward
 
 Streams = tuple[tf.Tensor, ...]
 """The residual state: n tensors [..., T, d]. Kept apart, so that no transpose is ever needed."""
-
-
-def flat_streams(streams: Streams) -> Streams:
-    """[..., d] as [rows, d], stream by stream."""
-    return tuple(flat(stream) for stream in streams)
-
-
-def streams_like(streams: Streams, like: tf.Tensor) -> Streams:
-    """[rows, d] as the shape of ``like`` [..., d], stream by stream."""
-    return tuple(reshape_last(stream, like, like.shape[-1]) for stream in streams)
 
 
 class TransformerBlock(keras.layers.Layer):
@@ -77,16 +69,49 @@ class TransformerBlock(keras.layers.Layer):
             build(child, shape)
         self.built = True
 
-    def read_attention(self, streams: Streams, mask=None) -> tuple[Connection, tf.Tensor, ...]:
-        """(connection, normed input, gates, statistics) of the attention sub-layer, tokens [rows, d]."""
+    def transform(self, groups, masks, attend, training=None):
+        """The whole block on several groups of tokens at once, which differ only in what they attend to.
+
+        Everything that is done token by token is done for all groups together: one large product
+        instead of one for each group.
+
+        Args:
+          groups: n-stream groups, each n tensors [..., T_g, d].
+          masks: for each group [..., T_g], False at padding, or None where all tokens are real.
+          attend: what the groups read, given for each group its normed tokens and their values, both
+            [tokens of the group, d]: (a list of [tokens of the group, d], anything else).
+
+        Returns:
+          (groups, anything else that ``attend`` returned, statistics [2 routers, 2, E]).
+        """
+        likes = [group[0] for group in groups]
+        flats = [[flat(stream) for stream in group] for group in groups]
+        sizes = [tf.shape(streams[0])[0] for streams in flats]
+        real = None
+        if any(mask is not None for mask in masks):
+            real = _joined(
+                [
+                    tf.fill([size], True) if mask is None else tf.reshape(mask, [-1])
+                    for size, mask in zip(sizes, masks, strict=True)
+                ]
+            )
+        streams = tuple(_joined(parts) for parts in zip(*flats, strict=True))
         connection = self.attention_connection(streams)
         x = self.attention_norm(connection.layer_input)
-        gates, statistics = self.attention.route(x, mask)
-        return connection, x, gates, statistics
-
-    def write(self, connection: Connection, output: tf.Tensor, training=None) -> Streams:
-        """The streams after a sub-layer gave ``output``."""
-        return connection.add(self.drop(output, training=training))
+        gates, attention_counts = self.attention.route(x, real)
+        values = self.attention.value(x, gates)
+        reads, kept = attend(_parts(x, sizes), _parts(values, sizes))
+        output = self.attention.out(_joined(reads), gates)
+        streams = connection.add(self.drop(output, training=training))
+        connection = self.ffn_connection(streams)
+        output, ffn_counts = self.ffn(self.ffn_norm(connection.layer_input), real)
+        streams = connection.add(self.drop(output, training=training))
+        by_group = zip(*(_parts(stream, sizes) for stream in streams), strict=True)
+        groups = [
+            tuple(reshape_last(part, like, like.shape[-1]) for part in parts)
+            for parts, like in zip(by_group, likes, strict=True)
+        ]
+        return groups, kept, tf.stack([attention_counts, ffn_counts])
 
     def attend_within(self, sequence: Streams, mask: tf.Tensor, training=None):
         """The whole block on one sequence, n tensors [R, T, d], whose tokens see each other alone.
@@ -94,18 +119,14 @@ class TransformerBlock(keras.layers.Layer):
         Returns:
           (streams, what other tokens may attend to, statistics [2, 2, E]).
         """
-        like, rows, real = sequence[0], flat_streams(sequence), tf.reshape(mask, [-1])
-        connection, x, gates, attention_counts = self.read_attention(rows, real)
-        shown = self.attention.keys_values(x, gates, like, mask)
-        read = self.attention.attend(x, gates, like, shown)
-        rows, ffn_counts = self.feed_forward(self.write(connection, read, training), real, training)
-        return streams_like(rows, like), shown, tf.stack([attention_counts, ffn_counts])
 
-    def feed_forward(self, streams: Streams, mask=None, training=None):
-        """The second half of the block on tokens [rows, d]: (streams, router statistics)."""
-        connection = self.ffn_connection(streams)
-        output, statistics = self.ffn(self.ffn_norm(connection.layer_input), mask)
-        return self.write(connection, output, training), statistics
+        def attend(tokens, values):
+            like = sequence[0]
+            shown = self.attention.keys_values(*tokens, *values, like, mask)
+            return [self.attention.read(*tokens, like, shown)], shown
+
+        (sequence,), shown, counted = self.transform([sequence], [mask], attend, training)
+        return sequence, shown, counted
 
     def get_config(self):
         """Constructor arguments."""
@@ -121,3 +142,12 @@ class TransformerBlock(keras.layers.Layer):
             "sink": self.sink,
             "equal_experts": self.equal_experts,
         }
+
+
+def _joined(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
+
+
+def _parts(rows: tf.Tensor, sizes: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """``rows`` cut into pieces of ``sizes``."""
+    return [rows] if len(sizes) == 1 else tf.split(rows, sizes)

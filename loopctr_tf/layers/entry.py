@@ -1,9 +1,8 @@
 """The Entry Block: self-attention inside each token group, then the feed-forward network."""
 
-import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.block import Streams, TransformerBlock, flat_streams, streams_like
+from loopctr_tf.layers.block import Streams, TransformerBlock
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -15,7 +14,7 @@ class EntryBlock(TransformerBlock):
     :class:`~loopctr_tf.layers.block.TransformerBlock`.
 
     Input: sequences, a list of n-stream groups, each a tuple of n tensors [B, T_g, d]; masks, a list
-    of [B, T_g]; globals, n tensors [..., G, d].
+    of [B, T_g]; globals, n tensors [..., G, d], or nothing.
     Output: (sequences, globals) in the same structure, and statistics [2 routers, 2, E].
     """
 
@@ -26,20 +25,25 @@ class EntryBlock(TransformerBlock):
     def call(self, inputs, training=None):
         """Encodes (sequences, masks, globals)."""
         sequences, masks, global_tokens = inputs
-        encoded, statistics = [], []
-        for group, mask in zip(sequences, masks, strict=True):
-            group, _, counted = self.attend_within(tuple(group), mask, training)
-            encoded.append(group)
-            statistics.append(counted)
-        global_tokens, counted = self.encode_globals(tuple(global_tokens), training)
-        return (encoded, global_tokens), tf.add_n([*statistics, counted])
+        groups, masks = list(sequences), list(masks)
+        likes = [group[0] for group in groups]
+
+        def attend(tokens, values):
+            reads = list(values)  # of a global token its own: softmax over one token is one
+            for place, (like, mask) in enumerate(zip(likes, masks, strict=True)):
+                x, v = tokens[place], values[place]
+                shown = self.attention.keys_values(x, v, like, mask)
+                reads[place] = self.attention.read(x, like, shown)
+            return reads, None
+
+        last = [global_tokens] if global_tokens else []
+        groups, _, statistics = self.transform(
+            [*groups, *last], [*masks, *[None] * len(last)], attend, training
+        )
+        encoded = groups[: len(masks)]
+        return (encoded, groups[-1] if last else ()), statistics
 
     def encode_globals(self, tokens: Streams, training=None):
-        """Global tokens, n tensors [..., G, d]: (streams, statistics [2, 2, E])."""
-        like = tokens[0]
-        connection, x, gates, attention_counts = self.read_attention(flat_streams(tokens))
-        output = self.attention.attend_to_self_alone(x, gates)
-        rows, ffn_counts = self.feed_forward(
-            self.write(connection, output, training), training=training
-        )
-        return streams_like(rows, like), tf.stack([attention_counts, ffn_counts])
+        """Global tokens alone, n tensors [..., G, d]: (streams, statistics [2, 2, E])."""
+        (_, tokens), statistics = self(([], [], tokens), training=training)
+        return tokens, statistics

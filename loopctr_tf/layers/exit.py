@@ -95,7 +95,7 @@ class ExitBlock(keras.layers.Layer):
         """What sequence tokens [R, T, d] show to global ones, and statistics [2, 2, E]."""
         x = self.context_norm(flat(sequence))
         gates, counts = self.attention.route(x, mask)
-        shown = self.attention.keys_values(x, gates, sequence, mask)
+        shown = self.attention.keys_values(x, self.attention.value(x, gates), sequence, mask)
         return shown, tf.stack([counts, tf.zeros_like(counts)])
 
     def read(self, tokens: tf.Tensor, shown: KeysValues, training=None):
@@ -103,7 +103,8 @@ class ExitBlock(keras.layers.Layer):
         rows = flat(tokens)
         x = self.query_norm(rows)
         gates, counts = self.attention.route(x)
-        rows += self.drop(self.attention.attend(x, gates, tokens, shown), training=training)
+        read = self.attention.out(self.attention.read(x, tokens, shown), gates)
+        rows += self.drop(read, training=training)
         output, ffn_counts = self.ffn(self.ffn_norm(rows))
         rows += self.drop(output, training=training)
         return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts])

@@ -1,10 +1,9 @@
 """The Loop Block: one Transformer block under the asymmetric prefix mask, applied again and again."""
 
-import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.attention import KeysValues
-from loopctr_tf.layers.block import Streams, TransformerBlock, flat_streams, streams_like
+from loopctr_tf.layers.block import Streams, TransformerBlock
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -27,17 +26,28 @@ class LoopBlock(TransformerBlock):
     def call(self, inputs, training=None):
         """Runs one iteration."""
         sequence, mask, global_tokens = inputs
-        sequence, shown, counted = self.attend_within(tuple(sequence), mask, training)
-        global_tokens, global_counted = self.step_globals(tuple(global_tokens), shown, training)
-        return (sequence, global_tokens), counted + global_counted
+        likes = sequence[0], global_tokens[0]
+
+        def attend(tokens, values):
+            shown = self.attention.keys_values(tokens[0], values[0], likes[0], mask)
+            own = self.attention.keys_values(tokens[1], values[1], likes[1], sink=False)
+            return [
+                self.attention.read(tokens[0], likes[0], shown),
+                self.attention.read(tokens[1], likes[1], shown, own),
+            ], None
+
+        groups, _, counted = self.transform(
+            [sequence, global_tokens], [mask, None], attend, training
+        )
+        return tuple(groups), counted
 
     def step_globals(self, tokens: Streams, sequence: KeysValues, training=None):
         """The candidates' half, n tensors [R, N, G, d]: (streams, statistics [2, 2, E])."""
         like = tokens[0]
-        connection, x, gates, attention_counts = self.read_attention(flat_streams(tokens))
-        own = self.attention.keys_values(x, gates, like, sink=False)
-        read = self.attention.attend(x, gates, like, sequence, own)
-        rows, ffn_counts = self.feed_forward(
-            self.write(connection, read, training), training=training
-        )
-        return streams_like(rows, like), tf.stack([attention_counts, ffn_counts])
+
+        def attend(x, values):
+            own = self.attention.keys_values(*x, *values, like, sink=False)
+            return [self.attention.read(*x, like, sequence, own)], None
+
+        (tokens,), _, counted = self.transform([tokens], [None], attend, training)
+        return tokens, counted

@@ -19,7 +19,7 @@ from loopctr_tf.layers.block import Streams
 from loopctr_tf.layers.common import build
 from loopctr_tf.schema import Schema
 from loopctr_tf.supervision import MultiDepthObjective, replicas
-from loopctr_tf.tokens import FeatureEncoder, SequenceTokens
+from loopctr_tf.tokens import FeatureEncoder, SequenceTokens, TokenGroups
 
 ROUTERS = (
     "entry_attention",
@@ -36,13 +36,30 @@ plain_python = tf.autograph.experimental.do_not_convert
 """All control flow here is explicit; AutoGraph would find nothing and triple the time of tracing."""
 
 
+class UserSide(NamedTuple):
+    """A request's side before the Entry Block.
+
+    Attributes:
+      sequences: of each sequence its tokens, n tensors [R, T_s, d].
+      masks: of each sequence [R, T_s].
+      tokens: user and context tokens, n tensors [R, 1, G_u, d], or nothing.
+      extra: further inputs of the tower, [R, 1, e], or None.
+    """
+
+    sequences: list[Streams]
+    masks: list[tf.Tensor]
+    tokens: Streams
+    extra: tf.Tensor | None
+
+
 class UserState(NamedTuple):
-    """A request's side after the Entry Block; nothing in it depends on a candidate.
+    """A request's side after the Entry Block; in ranking nothing in it depends on a candidate.
 
     Attributes:
       sequence: all sequences' tokens, n tensors [R, T, d].
       mask: [R, T].
-      tokens: user and context tokens, n tensors [R, 1, G_u, d].
+      tokens: user and context tokens, n tensors [R, 1, G_u, d]; of rows scored one by one all global
+        tokens, [R, 1, G, d].
       extra: further inputs of the tower, [R, 1, e], or None.
       statistics: of the two Entry routers, [2, 2, E].
     """
@@ -177,48 +194,53 @@ class SandwichModel(keras.Model):
 
     def encode_user(self, features, training=None) -> UserState:
         """Projection, compression and Entry of a request's side; ``features`` [R, ...]."""
-        groups = self.encoder(features)
+        side = self._user_side(self.encoder(features))
+        return self._entered(side, side.tokens, training)
+
+    def encode_candidates(self, features, training=None) -> Streams:
+        """Item and cross tokens, n tensors [R, N, G_c, d], after Entry; ``features`` [R, N, ...]."""
+        tokens, _ = self.entry_block.encode_globals(
+            self._candidate_tokens(self.encoder(features)), training
+        )
+        return tokens
+
+    def _user_side(self, groups: TokenGroups) -> UserSide:
+        """A request's side before the Entry Block."""
         first = len(groups.request) + len(self.schema.candidate_features)
-        sequences, masks, means, statistics = [], [], [], []
+        sequences, masks, means = [], [], []
         for index, (spec, group) in enumerate(
             zip(self.schema.sequences, groups.sequences, strict=True), start=first
         ):
             tokens, mask = self._sequence_tokens(spec, group, index)
             if self.config.history_mean and not spec.compress:
                 means.append(_masked_mean(tokens, mask))
-            encoded, _, counted = self.entry_block.attend_within(
-                self._replicate(tokens), mask, training
-            )
-            sequences.append(encoded)
+            sequences.append(self._replicate(tokens))
             masks.append(mask)
-            statistics.append(counted)
-        streams = tuple(tf.concat(parts, axis=1) for parts in zip(*sequences, strict=True))
-        tokens, extra = (), None
+        tokens = ()
         if groups.request:
             projected = [
                 self.projection.project(token, group) for group, token in enumerate(groups.request)
             ]
-            tokens, counted = self.entry_block.encode_globals(
-                self._replicate(tf.stack(projected, axis=-2)[:, None]), training
-            )
-            statistics.append(counted)
-        if means:
-            extra = tf.concat(means, axis=-1)[:, None]
-        return UserState(streams, tf.concat(masks, axis=1), tokens, extra, tf.add_n(statistics))
+            tokens = self._replicate(tf.stack(projected, axis=-2)[:, None])
+        extra = tf.concat(means, axis=-1)[:, None] if means else None
+        return UserSide(sequences, masks, tokens, extra)
 
-    def encode_candidates(self, features, training=None) -> tuple[Streams, tf.Tensor | None]:
-        """Item and cross tokens, n tensors [R, N, G_c, d], after Entry; ``features`` [R, N, ...]."""
-        groups = self.encoder(features)
-        if not groups.candidate:
-            return (), None
+    def _candidate_tokens(self, groups: TokenGroups) -> Streams:
+        """Item and cross tokens before the Entry Block."""
         first = len(self.schema.request_features)
         projected = [
             self.projection.project(token, group)
             for group, token in enumerate(groups.candidate, start=first)
         ]
-        return self.entry_block.encode_globals(
-            self._replicate(tf.stack(projected, axis=-2)), training
+        return self._replicate(tf.stack(projected, axis=-2))
+
+    def _entered(self, side: UserSide, tokens: Streams, training) -> UserState:
+        """``side`` and global ``tokens`` after the Entry Block."""
+        (sequences, tokens), statistics = self.entry_block(
+            (side.sequences, side.masks, tokens), training=training
         )
+        streams = tuple(tf.concat(parts, axis=1) for parts in zip(*sequences, strict=True))
+        return UserState(streams, tf.concat(side.masks, axis=1), tokens, side.extra, statistics)
 
     def _sequence_tokens(self, spec, group: SequenceTokens, index: int):
         """Projected tokens [R, T, d] of one sequence and their mask."""
@@ -254,13 +276,14 @@ class SandwichModel(keras.Model):
     def call(self, features, loops: int | None = None, training=None, return_statistics=False):
         """Logits [B, loops + 1]; with ``return_statistics`` also [6 routers, loops + 1, 2, E]."""
         loops = self.checked_loops(loops)
-        state, tokens, entry = self._encode(features, training)
+        state = self._encode(features, training)
+        tokens, entry = state.tokens, state.statistics
         logits, exit_counts = self.exit_logits(
             state.sequence, state.mask, tokens, state.extra, training
         )
         logits, exit_counts, loop_counts = [logits], [exit_counts], [tf.zeros_like(exit_counts)]
         if loops:
-            ran = self._run_loops(state, tokens, loops, training, every_depth=True)
+            ran = self._run_loops(state, loops, training, every_depth=True)
             logits.append(ran[0])
             exit_counts.append(ran[1])
             loop_counts.append(ran[2])
@@ -280,35 +303,30 @@ class SandwichModel(keras.Model):
     def score(self, features, loops: int = 0) -> tf.Tensor:
         """Probability float32 [B] after ``loops`` loops."""
         loops = self.checked_loops(loops)
-        state, tokens, _ = self._encode(features, training=False)
-        sequence = state.sequence
+        state = self._encode(features, training=False)
+        sequence, tokens = state.sequence, state.tokens
         if loops:
-            sequence, tokens = self._run_loops(state, tokens, loops, False, every_depth=False)
+            sequence, tokens = self._run_loops(state, loops, False, every_depth=False)
         logits, _ = self.exit_logits(sequence, state.mask, tokens, state.extra, training=False)
         return tf.sigmoid(tf.cast(logits[:, 0], tf.float32))
 
-    def _encode(self, features, training):
-        """A batch of rows as requests with one candidate each."""
+    def _encode(self, features, training) -> UserState:
+        """A batch of rows as requests with one candidate each; ``tokens`` are all global ones."""
         features = {name: features[name] for name in self.schema.input_specs()}
-        candidates = {f.name for f in self.schema.candidate_features}
-        state = self.encode_user(
-            {name: value for name, value in features.items() if name not in candidates}, training
-        )
-        encoded, counted = self.encode_candidates(
-            {name: value[:, None] for name, value in features.items() if name in candidates},
-            training,
-        )
-        statistics = state.statistics if counted is None else state.statistics + counted
-        return state, join_tokens(state.tokens, encoded), statistics
+        groups = self.encoder(features)
+        candidates = groups._replace(candidate=[token[:, None] for token in groups.candidate])
+        side = self._user_side(groups)
+        tokens = join_tokens(side.tokens, self._candidate_tokens(candidates))
+        return self._entered(side, tokens, training)
 
-    def _run_loops(self, state: UserState, tokens: Streams, loops, training, every_depth):
+    def _run_loops(self, state: UserState, loops, training, every_depth):
         """Loops 1..l.
 
         Returns:
           (logits [l, R, N], Exit statistics [l, 2, 2, E], Loop statistics [l, 2, 2, E]) with
           ``every_depth``, else the last (sequence, tokens).
         """
-        mask, extra = state.mask, state.extra
+        mask, tokens, extra = state.mask, state.tokens, state.extra
 
         def step(block, sequence, tokens):
             sequence, tokens, loop_counts = self.loop_step(block, sequence, mask, tokens, training)

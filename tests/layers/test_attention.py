@@ -59,9 +59,11 @@ class OwnAndShared(MoEAttention):
     def call(self, tokens, shared, mask=None):
         rows, context = flat(tokens), flat(shared)
         gates, _ = self.route(rows)
-        own = self.keys_values(rows, gates, tokens, sink=False)
-        shown = self.keys_values(context, self.route(context).gates, shared, mask)
-        return tf.reshape(self.attend(rows, gates, tokens, shown, own), tf.shape(tokens))
+        own = self.keys_values(rows, self.value(rows, gates), tokens, sink=False)
+        values = self.value(context, self.route(context).gates)
+        shown = self.keys_values(context, values, shared, mask)
+        read = self.out(self.read(rows, tokens, shown, own), gates)
+        return tf.reshape(read, tf.shape(tokens))
 
 
 def own_and_shared_reference(w, tokens, shared, mask=None):
@@ -216,7 +218,7 @@ def test_tokens_that_are_groups_of_their_own_see_themselves_alone():
     layer = harness.made(CASES["self, no sink"], jitter=0.4)
     x = tf.constant(QUERY)
     gates, _ = layer.route(x)
-    alone = layer.attend_to_self_alone(x, gates)
+    alone = layer.out(layer.value(x, gates), gates)
     for t in range(3):
         group, _ = layer(x[:, t : t + 1])
         np.testing.assert_allclose(alone[:, t : t + 1], group, rtol=1e-10, atol=1e-12)

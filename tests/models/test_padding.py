@@ -194,7 +194,7 @@ def sequence_streams(model, features, loops) -> list[tf.Tensor]:
     user = {name: value for name, value in features.items() if name not in candidates}
     items = {name: value[:, None] for name, value in features.items() if name in candidates}
     state = model.encode_user(user)
-    tokens = join_tokens(state.tokens, model.encode_candidates(items)[0])
+    tokens = join_tokens(state.tokens, model.encode_candidates(items))
     sequence, streams = state.sequence, list(state.sequence)
     for iteration in range(loops):
         block = model.loop_block_of(iteration)
@@ -212,7 +212,8 @@ def test_sequence_tokens_depend_on_no_global_token_at_any_depth(model, features)
     before, after = (sequence_streams(model, given, 3) for given in (features, changed))
     assert len(before) == 4 * model.config.streams
     for one, other in zip(before, after, strict=True):
-        np.testing.assert_array_equal(one, other)
+        # Not bit by bit: how many rows an expert's product has may choose another kernel.
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     # Other events do change them.
     moved = {**features, "history_gap": features["history_gap"] + 5.0}
     assert all(
@@ -230,7 +231,7 @@ def test_global_tokens_depend_on_each_other_only_through_the_loop(model, feature
     mixed = []
     for given in (features, item):
         items = {name: value[:, None] for name, value in given.items() if name in candidates}
-        tokens = join_tokens(state.tokens, model.encode_candidates(items)[0])
+        tokens = join_tokens(state.tokens, model.encode_candidates(items))
         _, looped, _ = model.loop_step(model.loop_block, state.sequence, state.mask, tokens)
         mixed.append((tokens[0], looped[0]))
     entered, looped = (np.abs(a - b).max(axis=(0, 1, 3)) for a, b in zip(*mixed, strict=True))
