@@ -23,70 +23,91 @@ class Work(NamedTuple):
     row: int
 
 
+class _Parts(NamedTuple):
+    """Operations of a request's sequences, and of one global token of each side, by block."""
+
+    entry: int  # of the sequences, with what compresses them
+    loop: int
+    shown: int  # the Exit's keys and values
+    extra: int  # further inputs of the tower
+    user_entry: int
+    candidate_entry: int
+    global_loop: int  # of every global token
+    read: int  # the Exit for one global token, with its share of the tower's first layer
+    tower: int  # the layers behind the first one
+
+
 def forward_work(model, lengths: dict[str, int], loops: int) -> Work:
     """Operations of zero or more loops on a user with histories of ``lengths`` (sequence -> events).
 
     ``lengths`` beyond a sequence's ``max_length`` count as that.
     """
+    parts, schema = _parts(model, lengths), model.schema
+    users, own = len(schema.request_features), len(schema.candidate_features)
+    user = parts.entry + loops * parts.loop + parts.shown + parts.extra + parts.user_entry
+    candidate = parts.candidate_entry + parts.tower + own * parts.read
+    # At zero loops a user's token meets no candidate, so that it is read once a request.
+    if loops:
+        candidate += loops * (users + own) * parts.global_loop + users * parts.read
+    else:
+        user += users * parts.read
+    return Work(user, candidate, user + candidate)
+
+
+def training_work(model, lengths: dict[str, int]) -> int:
+    """Operations of one row in training: all depths forward, and twice as much backward."""
+    parts, loops = _parts(model, lengths), model.config.loops
+    count = len(model.schema.features)
+    entry = parts.entry + parts.user_entry + parts.candidate_entry
+    loop = parts.loop + count * parts.global_loop
+    exit_block = parts.shown + parts.extra + count * parts.read + parts.tower
+    return 3 * (entry + loops * loop + (loops + 1) * exit_block)
+
+
+def _parts(model, lengths: dict[str, int]) -> _Parts:
     config, schema, encoder = model.config, model.schema, model.encoder
-    d = config.dim
-    user = tokens = 0
-    sequences = []
+    d, first = config.dim, model.exit_block.tower_width
+    entry = tokens = 0
     for sequence in schema.sequences:
         events, width = min(lengths[sequence.name], sequence.max_length), encoder.width(sequence)
         if sequence.compress:
-            user += _product(events, width, d) + 2 * _product(events, d, d)
             queries = config.num_queries
-            user += 2 * _product(queries, d, d) + 2 * _product(queries, d, events)
+            entry += _product(events, width, d) + 2 * _product(events, d, d)
+            entry += 2 * _product(queries, d, d) + 2 * _product(queries, d, events)
             events, width = queries, d
-        user += _product(events, width, d)
-        sequences.append(events)
+        entry += _product(events, width, d) + _sequence_block(config, events)
         tokens += events
-    user += sum(_sequence_block(config, events) for events in sequences)
-    user += loops * _sequence_block(config, tokens)
-    # The Exit's keys and values.
-    user += _product(tokens, d, d) + _experts(config, tokens) + tokens * _router(config)
+    count = len(schema.features)
 
-    def side(features):
-        entry = sum(_product(1, encoder.width(feature), d) for feature in features)
-        count = len(features)
-        entry += count * (
-            2 * _experts(config, 1) + _router(config) + _feed_forward(config) + _residuals(config)
-        )
-        return entry
+    def entered(features):
+        projected = sum(_product(1, encoder.width(feature), d) for feature in features)
+        token = 2 * _experts(config, 1) + _router(config)
+        token += _feed_forward(config) + _residuals(config)
+        return projected + len(features) * token
 
-    every = len(schema.request_features) + len(schema.candidate_features)
-    loop = every * (
-        2 * _product(1, d, d)
+    plain = sum(not sequence.compress for sequence in schema.sequences)
+    units = [*config.tower_units, 1]
+    return _Parts(
+        entry=entry,
+        loop=_sequence_block(config, tokens),
+        shown=_product(tokens, d, d) + _experts(config, tokens) + tokens * _router(config),
+        extra=_product(1, plain * d, first) if config.history_mean else 0,
+        user_entry=entered(schema.request_features),
+        candidate_entry=entered(schema.candidate_features),
+        global_loop=2 * _product(1, d, d)
         + 2 * _experts(config, 1)
         + _router(config)
-        + 2 * _product(1, d, tokens + every)
+        + 2 * _product(1, d, tokens + count)
         + _feed_forward(config)
-        + _residuals(config)
-    )
-    # Entry and Exit share nothing between tokens, loops everything.
-    last = (
-        _product(1, d, d)
+        + _residuals(config),
+        read=_product(1, d, d)
         + _experts(config, 1)
         + _router(config)
         + 2 * _product(1, d, tokens)
         + _feed_forward(config)
-        + _product(1, d, model.exit_block.tower_width)
+        + _product(1, d, first),
+        tower=sum(_product(1, a, b) for a, b in pairwise(units)),
     )
-    units = [*config.tower_units, 1]
-    tower = sum(_product(1, a, b) for a, b in pairwise(units))
-    own = len(schema.candidate_features)
-    of_user, of_candidate = side(schema.request_features), side(schema.candidate_features)
-    if config.history_mean:
-        plain = sum(not sequence.compress for sequence in schema.sequences)
-        user += _product(1, plain * d, model.exit_block.tower_width)
-    user += of_user
-    if loops:
-        candidate = of_candidate + loops * loop + every * last + tower
-        return Work(user, candidate, user + candidate)
-    user += (every - own) * last
-    candidate = of_candidate + own * last + tower
-    return Work(user, candidate, user + candidate)
 
 
 def _product(rows: int, inner: int, columns: int) -> int:
