@@ -105,6 +105,8 @@ def _figures(metrics: Mapping[str, Any], loops: int) -> str:
         if split in metrics:
             parts.append(f"{name} split; exact metrics, GAUC as the plain mean over users.")
             parts.append(metrics_table(depth_rows(metrics[split], loops)))
+    if parts and metrics.get("protocol"):
+        parts.append(f"Protocol of the data: {metrics['protocol']}.")
     return "\n\n".join(parts) or "None were given with this export."
 
 

@@ -91,7 +91,8 @@ def train(
 
     Returns:
       What ``metrics.json`` holds: ``history`` (epoch -> figure lists), ``best_epoch``, ``valid``
-      (exact metrics by depth), ``parameters``, ``seconds``.
+      (exact metrics by depth), ``protocol`` (of the prepared data, None where it names none),
+      ``parameters``, ``seconds``.
 
     Raises:
       UsageError: for bad settings, data or an existing run folder.
@@ -99,8 +100,10 @@ def train(
     config, prepared, run = config or RunConfig(), Path(prepared), require_new(run)
     settings = config.training
     _check_monitor(settings.monitor, config.model.loops)
-    rows = read_stats(prepared)["rows"]
+    stats = read_stats(prepared)
+    rows = stats["rows"]
     schema = schema or Schema.load(prepared)
+    schema.require_vectors()
     keras.utils.set_random_seed(settings.seed)
     datasets = {
         split: read_dataset(
@@ -154,6 +157,7 @@ def train(
         "parameters": model.count_params(),
         "seconds": seconds,
         "valid": validated,
+        "protocol": stats.get("protocol"),
         "history": history,
     }
     write_json(run / METRICS, results)

@@ -46,7 +46,7 @@ def prepared(work):
     writer = PreparedWriter(folder, small_schema(), shard_rows=200)
     for seed, (split, rows) in enumerate({"train": 300, "valid": 60, "test": 60}.items()):
         writer.write(split, learnable_frame(rows, seed))
-    writer.finish()
+    writer.finish(protocol="honest")
     return folder
 
 

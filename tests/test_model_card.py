@@ -102,6 +102,10 @@ def test_figures_by_depth_are_shown_where_they_are_given(model, functions):
     assert "Validation split" in card
     assert "Test split" not in card
     assert "None were given" not in card
+    assert "Protocol" not in card
+    assert "Protocol of the data: bars." in model_card(
+        model, functions, metrics={**metrics, "protocol": "bars"}
+    )
 
 
 def test_bad_input_is_told_as_exported(model, functions):

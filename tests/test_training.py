@@ -56,8 +56,10 @@ def test_metrics_json_tells_every_epoch_and_the_exact_figures_of_the_best(run, t
         "parameters",
         "seconds",
         "valid",
+        "protocol",
         "history",
     }
+    assert found["protocol"] == "honest"
     figures = [f"loop_{depth}_{name}" for depth in range(3) for name in ("auc", "loss")]
     names = ["loss", "balance_loss", *figures]
     assert set(found["history"]) == {*names, *(f"val_{name}" for name in names)}
