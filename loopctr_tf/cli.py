@@ -24,6 +24,7 @@ def cli():
     \b
     A first tour:
       python data/movielens/prepare.py --out prepared     rows with histories, from public data
+      loopctr prepare --schema schema.yaml --events log.parquet --out prepared    or from your own
       loopctr train prepared run --set dim=32             train; figures at every loop depth
       loopctr evaluate run prepared                       exact AUC, GAUC and NE on the test split
       loopctr export run models/loopctr/1                 a SavedModel for TensorFlow Serving
@@ -32,6 +33,160 @@ def cli():
 
     Exit codes: 0 done, 2 something you gave is wrong (one line says what), 1 a bug of ours.
     """
+
+
+def _help_build(context, parameter, value):
+    if not value or context.resilient_parsing:
+        return
+    from loopctr_tf.building import rules
+
+    click.echo(rules.__doc__.strip())
+    context.exit()
+
+
+@cli.command()
+@click.option(
+    "--schema",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="schema.yaml with a section `build`; see --help-build.",
+)
+@click.option(
+    "--events",
+    required=True,
+    multiple=True,
+    metavar="EVENTS...",
+    type=click.Path(path_type=Path),
+    help="Parquet or CSV files (also .csv.gz), or folders of them, in their order.",
+)
+@click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; must not exist, and appears only once it is complete.",
+)
+@click.option(
+    "--items", type=click.Path(path_type=Path), help="Table of items, joined by `build: item`."
+)
+@click.option(
+    "--users", type=click.Path(path_type=Path), help="Table of users, joined by `build: user`."
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave bad rows out, count them in stats.json and keep them in rejected.csv.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes that write; all cores if left out."
+)
+@click.option("--quiet", is_flag=True, help="No progress bars.")
+@click.option(
+    "--help-build",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_build,
+    help="Print all that the section `build` may hold.",
+)
+def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
+    """Make training rows of an event log: histories, sampled negatives, splits, vocabularies.
+
+    A row's histories hold events of its user with a strictly earlier time. Vocabularies and statistics
+    come from the training split alone. The same input gives the same bytes.
+
+    \b
+    Example:
+      loopctr prepare --schema schema.yaml --events logs/*.parquet --items items.csv --out prepared
+    """
+    from loopctr_tf.building.prepare import REJECTED, prepare_events
+
+    stats = prepare_events(
+        schema,
+        [*events, *more],
+        out,
+        items=items,
+        users=users,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=not quiet,
+    )
+    rows = ", ".join(f"{split} {count:,}" for split, count in stats["rows"].items())
+    click.echo(f"{out}: rows {rows}; {stats['users']:,} users")
+    for reason, count in stats["rejected"].items():
+        click.echo(f"left out: {count:,} rows, {reason} (see {out / REJECTED})")
+    click.echo(f"next: loopctr train {out} run")
+
+
+@cli.group(name="schema")
+def schema_group():
+    """The file that says what a row holds, and how rows are made of events."""
+
+
+@schema_group.command()
+@click.argument("events", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--items", type=click.Path(path_type=Path), help="Table of items to be joined.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File to write; printed where left out."
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=200_000,
+    show_default=True,
+    help="Rows to look at, from the beginning.",
+)
+def init(events, items, out, rows):
+    """Propose a schema.yaml for the Parquet or CSV files EVENTS, every guess with a comment.
+
+    \b
+    Example:
+      loopctr schema init logs/*.parquet --items items.csv --out schema.yaml
+      loopctr prepare --schema schema.yaml --events logs/*.parquet --items items.csv --out prepared
+    """
+    from loopctr_tf.building.proposal import propose_schema
+    from loopctr_tf.files import require_new
+
+    if out is not None:
+        require_new(out)
+    text = propose_schema(list(events), items, rows)
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    out.write_text(text, encoding="utf-8")
+    named = " ".join(map(str, events)) + ("" if items is None else f" --items {items}")
+    click.echo(
+        f"proposed {out}: read its comments, correct it\n"
+        f"next: loopctr prepare --schema {out} --events {named} --out prepared"
+    )
+
+
+@cli.group()
+def data():
+    """What is in prepared data."""
+
+
+@data.command()
+@PREPARED
+@click.option("--plots", type=click.Path(path_type=Path), help="New folder for pictures (PNG).")
+@JSON
+def describe(prepared, plots, as_json):
+    """Rows, users, CTR by day, history lengths, vocabularies, unknown and missing values of PREPARED."""
+    from loopctr_tf.files import new_folder, require_new
+    from loopctr_tf.prepared import read_stats
+    from loopctr_tf.runs import json_text
+
+    read_stats(prepared)
+    if plots is not None:
+        require_new(plots)
+    from loopctr_tf.analysis.describe import describe as describe_folder
+    from loopctr_tf.analysis.description import description_text, draw_description
+
+    found = describe_folder(prepared, progress=sys.stderr.isatty())
+    if plots is not None:
+        with new_folder(plots) as folder:
+            draw_description(folder, found)
+    click.echo(json_text(found) if as_json else description_text(found))
 
 
 @cli.command()
@@ -126,14 +281,19 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     from loopctr_tf.runs import json_text, load_run, read_metrics
 
     read_metrics(run)
+    from loopctr_tf.prepared import read_stats
+
+    protocol = read_stats(prepared).get("protocol")
     from loopctr_tf.evaluation import evaluate_run
 
     model, config = load_run(run)
     depths, _ = evaluate_run(model, prepared, split, loops, batch_size)
     if as_json:
-        click.echo(json_text({"split": split, "depths": depths}))
-    else:
-        _print_depths(depths, config.model.loops)
+        click.echo(json_text({"split": split, "protocol": protocol, "depths": depths}))
+        return
+    if protocol is not None:
+        click.echo(f"protocol: {protocol}")
+    _print_depths(depths, config.model.loops)
 
 
 @cli.command()
@@ -354,6 +514,65 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
         say=lambda line: click.echo(line, err=True),
     )
     click.echo(json_text(report) if as_json else serve_tables(report))
+
+
+@bench.command("train")
+@click.option(
+    "--prepared", type=click.Path(path_type=Path), help="Rows of a prepared folder; else made up."
+)
+@click.option("--history", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--long-history", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True)
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Of the model.")
+@JSON
+def bench_training(prepared, history, long_history, batch_size, seconds, overrides, as_json):
+    """Training steps: examples/s, and their share of the machine's own matrix-product rate."""
+    from loopctr_tf.config import RunConfig
+
+    settings = RunConfig.load(None, overrides).model
+    if prepared is not None:
+        from loopctr_tf.prepared import read_stats
+
+        read_stats(prepared)
+    from loopctr_tf.bench.train import bench_train
+    from loopctr_tf.runs import json_text
+
+    found = bench_train(settings, prepared, batch_size, history, long_history, seconds)
+    if as_json:
+        click.echo(json_text(found))
+        return
+    click.echo(
+        f"{found['examples_per_s']:,.0f} examples/s; a step of {batch_size} rows takes "
+        f"{found['p50_ms']:.0f} ms (p95 {found['p95_ms']:.0f}), the first one "
+        f"{found['first_step_s']:.1f} s\n"
+        f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example, active experts counted: "
+        f"{found['share_of_matmul_rate']:.0%} of this machine's {found['matmul_rate'] / 1e9:,.0f} "
+        f"GFLOP/s\npeak memory {found['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
+
+
+@bench.command("input")
+@PREPARED
+@click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True)
+@JSON
+def bench_reading(prepared, batch_size, seconds, as_json):
+    """Reading, shuffling and parsing the training split of PREPARED, without a model."""
+    from loopctr_tf.prepared import read_stats
+
+    read_stats(prepared)
+    from loopctr_tf.bench.train import bench_input
+    from loopctr_tf.runs import json_text
+
+    found = bench_input(prepared, batch_size, seconds)
+    if as_json:
+        click.echo(json_text(found))
+        return
+    click.echo(
+        f"{found['examples_per_s']:,.0f} examples/s; "
+        f"peak memory {found['peak_memory_bytes'] / 2**20:,.0f} MiB"
+    )
 
 
 def _whole_numbers(text: str, option: str, separator: str = ",") -> list[int]:

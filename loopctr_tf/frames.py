@@ -1,5 +1,6 @@
 """A pandas DataFrame as typed columns, checked against the schema: nothing is guessed or dropped."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,17 @@ def frame_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
       UsageError: for an empty frame, a missing column, a type other than the schema's, sequence
         fields of different lengths, too many values, or a label outside {0, 1}.
     """
+    columns = unfilled_columns(frame, schema)
+    for feature in schema.all_fields():
+        if feature.table is None:
+            values = columns[feature.name].values
+            filled = np.where(np.isnan(values), np.float32(feature.default), values)
+            columns[feature.name] = dataclasses.replace(columns[feature.name], values=filled)
+    return columns
+
+
+def unfilled_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
+    """:func:`frame_columns` with NaN for a missing number."""
     if len(frame) == 0:
         raise UsageError("the DataFrame has no rows; give at least one")
     columns = {}
@@ -118,15 +130,13 @@ def _dtype(schema: Schema, feature: Feature) -> str:
 
 
 def _filled(array: pa.Array, schema: Schema, feature: Feature) -> np.ndarray:
-    """Flat values with missing ones replaced."""
+    """Flat values with missing ones replaced: by padding, or by NaN, as pandas writes them."""
     dtype = _dtype(schema, feature)
-    fill = feature.default if dtype == "float32" else PADDING[dtype]
+    fill = np.nan if dtype == "float32" else PADDING[dtype]
     values = array.fill_null(fill).to_numpy(zero_copy_only=False)
     if dtype != "float32":
         return values
-    # NaN is how pandas writes a missing number; an infinity is a number and wrong.
-    values = np.where(np.isnan(values), np.float32(fill), values)
-    if not np.isfinite(values).all():
+    if np.isinf(values).any():
         raise UsageError(f"column {feature.name!r} holds an infinite number; replace or remove it")
     return values
 

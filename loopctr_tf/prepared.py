@@ -3,24 +3,26 @@
 Raw values are kept as they are (string ids included); ``stats.json`` lists every shard with its rows and
 bytes, so that a shard that was cut short or lost is found before anything is trained.
 
-TensorFlow is loaded with the first shard that is written, so that mistakes found before that are told
-at once, and without its start-up messages.
+All of it is done without TensorFlow.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.frames import Column, frame_columns
 from loopctr_tf.schema import Schema
+from loopctr_tf.tfrecords import write_records
+from loopctr_tf.wire import WireColumn, serialize_rows, wire_values
 
 SPLITS = ("train", "valid", "test")
 STATS = "stats.json"
+SHARD_ROWS = 20_000
+"""Rows a shard, unless said otherwise: a few tens of megabytes with two histories of 50."""
 
 
 class PreparedWriter:
@@ -32,7 +34,7 @@ class PreparedWriter:
       shard_rows: rows a shard.
     """
 
-    def __init__(self, folder: str | Path, schema: Schema, shard_rows: int = 20_000):
+    def __init__(self, folder: str | Path, schema: Schema, shard_rows: int = SHARD_ROWS):
         self._folder, self._schema, self._shard_rows = Path(folder), schema, shard_rows
         self._shards: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self._clicks = dict.fromkeys(SPLITS, 0)
@@ -45,22 +47,18 @@ class PreparedWriter:
         ``progress``, if given, is called with the number of rows after each shard.
         """
         for start in range(0, len(frame), self._shard_rows):
-            rows = frame.iloc[start : start + self._shard_rows]
-            columns = frame_columns(rows, self._schema)
-            self._write_shard(split, columns, len(rows))
-            self._clicks[split] += int(columns[self._schema.label].values.sum())
+            columns = frame_columns(frame.iloc[start : start + self._shard_rows], self._schema)
+            path = shard_path(self._folder, split, len(self._shards[split]))
+            rows, _ = write_records(path, [serialize_rows(wire_columns(columns))])
+            self.add(split, rows, int(columns[self._schema.label].values.sum()))
             if progress is not None:
-                progress(len(rows))
+                progress(rows)
 
-    def _write_shard(self, split: str, columns: dict[str, Column], rows: int) -> None:
-        name = f"part-{len(self._shards[split]):05d}.tfrecord"
-        path = self._folder / split / name
-        import tensorflow as tf
-
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for serialized in serialize_examples(columns, rows):
-                writer.write(serialized)
-        self._shards[split].append({"name": name, "rows": rows, "bytes": path.stat().st_size})
+    def add(self, split: str, rows: int, clicks: int) -> None:
+        """Takes up a split's next shard, which lies at its :func:`shard_path` already."""
+        path = shard_path(self._folder, split, len(self._shards[split]))
+        self._shards[split].append({"name": path.name, "rows": rows, "bytes": path.stat().st_size})
+        self._clicks[split] += clicks
 
     def finish(self, **facts: Any) -> dict[str, Any]:
         """Writes the schema and ``stats.json`` (``facts`` are added to it) and returns the latter."""
@@ -75,34 +73,22 @@ class PreparedWriter:
         return stats
 
 
-def serialize_examples(columns: dict[str, Column], rows: int) -> Iterator[bytes]:
-    """One serialized tf.Example a row, all columns in it."""
-    import tensorflow as tf
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """Where a split's shard is, counted from 0."""
+    return folder / split / f"part-{number:05d}.tfrecord"
 
-    columns = {
-        # Strings are encoded once a column; a row's slice then goes in as it is.
-        name: Column(
-            np.array([str(v).encode() for v in column.values], dtype=object)
-            if column.values.dtype.kind in "OUST"
-            else column.values,
-            column.row_splits,
-        )
+
+def wire_columns(columns: Mapping[str, Column]) -> dict[str, WireColumn]:
+    """Columns in the wire format of tf.Example."""
+    return {
+        name: WireColumn(wire_values(column.values), row_splits=column.row_splits)
         for name, column in columns.items()
     }
-    for row in range(rows):
-        example = tf.train.Example()
-        features = example.features.feature
-        for name, (values, splits) in ((n, (c.values, c.row_splits)) for n, c in columns.items()):
-            piece = slice(row, row + 1) if splits is None else slice(splits[row], splits[row + 1])
-            kind = values.dtype.kind
-            if kind == "O":
-                features[name].bytes_list.value.extend(values[piece])
-            elif kind == "f":
-                features[name].float_list.value.extend(values[piece])
-            else:
-                features[name].int64_list.value.extend(values[piece])
-        # A map field has no order of its own; equal rows shall give equal bytes.
-        yield example.SerializeToString(deterministic=True)
+
+
+def serialize_examples(columns: Mapping[str, Column], rows: int) -> Iterator[bytes]:
+    """One serialized tf.Example a row, all columns in it; the first ``rows``."""
+    yield from serialize_rows(wire_columns(columns)).slice(0, rows).to_pylist()
 
 
 def split_shards(folder: str | Path, split: str) -> list[str]:

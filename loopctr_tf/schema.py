@@ -10,6 +10,7 @@ its row), the global features and the behaviour sequences::
       movie: {dtype: string, vocabulary: vocab/movie.txt, oov_buckets: 1}
       genre: {dtype: string, vocabulary: [Action, Comedy, Drama]}
       zip: {dtype: string, hash_buckets: 1000}
+      cover: {vocabulary: vocab/movie.txt, vectors: vectors/cover.npy, trainable: false}
     features:
       - {name: movie_id, type: categorical, side: item, table: movie}
       - {name: genres, type: multi_categorical, side: item, table: genre, max_values: 6}
@@ -26,22 +27,33 @@ its row), the global features and the behaviour sequences::
           - {name: long_history_movie_id, type: categorical, table: movie}
 
 Tables may be shared between features and sequence fields. A vocabulary is a list in place or a text file
-beside the schema, one value a line.
+beside the schema, one value a line. Pretrained vectors are a NumPy file beside it (``numpy.save``), one
+row a value of the vocabulary.
 """
 
 import dataclasses
-import keyword
-import math
-import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from loopctr_tf.checks import (
+    finite,
+    input_names,
+    is_int64,
+    known_keys,
+    listing,
+    mapping,
+    one_of,
+    plain_names,
+    positive,
+    unique_names,
+)
 from loopctr_tf.errors import UsageError
+from loopctr_tf.vectors import checked_vectors, read_vectors
 
 VERSION = 1
 FILE_NAME = "schema.yaml"
@@ -63,7 +75,12 @@ class Table:
       vocabulary: known values in row order; None hashes every value.
       oov_buckets: rows, behind the vocabulary, that unknown values are hashed to; at least 1.
       hash_buckets: rows of a table without vocabulary.
-      dim: width; None takes the model's ``embedding_dim``.
+      dim: width; None takes that of ``vectors``, or else the model's ``embedding_dim``.
+      trainable: false keeps the rows as they start. Without ``vectors`` such a table can hold weights
+        that are loaded, and nothing can be trained with it.
+      vectors: float32 [len(vocabulary), dim], what the rows of known values start from, in the order of
+        the vocabulary; the rows of unknown values start from zero. Not compared, and not in
+        ``to_dict``: there is a file of its own for it.
     """
 
     name: str
@@ -72,19 +89,32 @@ class Table:
     oov_buckets: int = 1
     hash_buckets: int | None = None
     dim: int | None = None
+    trainable: bool = True
+    vectors: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
         where = f"table {self.name!r}"
-        _one_of(self.dtype, PADDING, f"{where}: dtype")
+        one_of(self.dtype, PADDING, f"{where}: dtype")
         if (self.vocabulary is None) == (self.hash_buckets is None):
             raise UsageError(f"{where} needs either a vocabulary or hash_buckets, and not both")
         if self.vocabulary is None:
-            _positive(self.hash_buckets, f"{where}: hash_buckets")
+            positive(self.hash_buckets, f"{where}: hash_buckets")
         else:
             object.__setattr__(self, "vocabulary", _checked_vocabulary(self))
-            _positive(self.oov_buckets, f"{where}: oov_buckets")
+            positive(self.oov_buckets, f"{where}: oov_buckets")
         if self.dim is not None:
-            _positive(self.dim, f"{where}: dim")
+            positive(self.dim, f"{where}: dim")
+        if not isinstance(self.trainable, bool):
+            raise UsageError(f"{where}: trainable is {self.trainable!r}; write true or false")
+        if self.vectors is not None:
+            self._take_vectors(f"{where}: vectors")
+
+    def _take_vectors(self, where: str) -> None:
+        if self.vocabulary is None:
+            raise UsageError(f"{where} need a vocabulary, which names their rows; give one")
+        vectors = checked_vectors(self.vectors, len(self.vocabulary), self.dim, where)
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "dim", vectors.shape[1])
 
     @property
     def rows(self) -> int:
@@ -123,13 +153,13 @@ class Feature:
 
     def __post_init__(self):
         where = f"feature {self.name!r}"
-        _one_of(self.type, TYPES, f"{where}: type")
+        one_of(self.type, TYPES, f"{where}: type")
         if self.side is not None:
-            _one_of(self.side, SIDES, f"{where}: side")
+            one_of(self.side, SIDES, f"{where}: side")
         if self.type == "numeric":
-            _one_of(self.transform, ("none", "log1p"), f"{where}: transform")
+            one_of(self.transform, ("none", "log1p"), f"{where}: transform")
             for name in ("mean", "std", "default"):
-                number = _number(getattr(self, name), f"{where}: {name}")
+                number = finite(getattr(self, name), f"{where}: {name}")
                 object.__setattr__(self, name, number)
             if self.std <= 0:
                 raise UsageError(f"{where}: std is {self.std!r}; give a positive number")
@@ -140,7 +170,7 @@ class Feature:
         elif self.table is None:
             raise UsageError(f"{where} is {self.type} and names no table; add `table: ...`")
         if self.type == "multi_categorical":
-            _positive(self.max_values, f"{where}: max_values")
+            positive(self.max_values, f"{where}: max_values")
         elif self.max_values is not None:
             raise UsageError(f"{where} is {self.type} and has max_values; drop it")
 
@@ -164,7 +194,7 @@ class Sequence:
     def __post_init__(self):
         where = f"sequence {self.name!r}"
         object.__setattr__(self, "fields", tuple(self.fields))
-        _positive(self.max_length, f"{where}: max_length")
+        positive(self.max_length, f"{where}: max_length")
         if not isinstance(self.compress, bool):
             raise UsageError(f"{where}: compress is {self.compress!r}; write true or false")
         if not self.fields:
@@ -214,14 +244,14 @@ class Schema:
             raise UsageError("the schema has no features; list at least one")
         if not self.sequences:
             raise UsageError("the schema has no sequences; LoopCTR reads at least one")
-        _unique([table.name for table in self.tables], "table")
+        unique_names([table.name for table in self.tables], "table")
         columns = [f.name for f in self.all_fields()]
         columns += [sequence.length_name for sequence in self.sequences]
-        _unique([*columns, self.label], "column")
-        _unique([sequence.name for sequence in self.sequences], "sequence")
-        _plain_names([table.name for table in self.tables], "table")
-        _plain_names([sequence.name for sequence in self.sequences], "sequence")
-        _input_names(columns)
+        unique_names([*columns, self.label], "column")
+        unique_names([sequence.name for sequence in self.sequences], "sequence")
+        plain_names([table.name for table in self.tables], "table")
+        plain_names([sequence.name for sequence in self.sequences], "sequence")
+        input_names(columns)
         if not self.candidate_features:
             raise UsageError(
                 "the schema has no item or cross feature; list at least one, candidates must differ"
@@ -305,8 +335,17 @@ class Schema:
     def _dtype(self, feature: Feature) -> str:
         return "float32" if feature.table is None else self.table(feature.table).dtype
 
+    def require_vectors(self) -> None:
+        """UsageError for a table that is not trainable and whose rows start from nothing."""
+        for table in self.tables:
+            if not table.trainable and table.vectors is None:
+                raise UsageError(
+                    f"table {table.name!r} is not trainable and has no vectors, so that its rows would "
+                    "stay random; give vectors, or trainable: true"
+                )
+
     def to_dict(self) -> dict[str, Any]:
-        """The schema with its vocabularies as plain values, ready for JSON or YAML."""
+        """The schema with its vocabularies, without vectors, as plain values, ready for JSON or YAML."""
         return {
             "version": VERSION,
             "label": self.label,
@@ -324,14 +363,14 @@ class Schema:
         """The inverse of :meth:`to_dict`.
 
         Args:
-          values: the mapping; a table's vocabulary may be a file name.
-          folder: where vocabulary files are looked for.
+          values: the mapping; a table's vocabulary and its vectors may be file names.
+          folder: where these files are looked for.
 
         Raises:
-          UsageError: for an unknown or missing key, a bad value, or a vocabulary file that is absent.
+          UsageError: for an unknown or missing key, a bad value, or a file that is absent.
         """
-        values = _mapping(values, "schema")
-        _keys(values, ("version", *cls.__dataclass_fields__), "schema")
+        values = mapping(values, "schema")
+        known_keys(values, ("version", *cls.__dataclass_fields__), "schema")
         version = values.get("version", VERSION)
         if version != VERSION:
             raise UsageError(f"schema version is {version!r}; this library reads {VERSION}")
@@ -339,52 +378,50 @@ class Schema:
             if name not in values:
                 raise UsageError(f"the schema has no {name!r}; add it")
         tables = []
-        for name, table in _mapping(values.get("tables") or {}, "tables").items():
-            table = dict(_mapping(table, f"table {name!r}"))
-            _keys(table, Table.__dataclass_fields__, f"table {name!r}")
+        for name, table in mapping(values.get("tables") or {}, "tables").items():
+            table = dict(mapping(table, f"table {name!r}"))
+            known_keys(table, Table.__dataclass_fields__, f"table {name!r}")
             if isinstance(table.get("vocabulary"), str):
                 table["vocabulary"] = _read_vocabulary(
                     table["vocabulary"], folder, table.get("dtype", "string"), name
                 )
+            if isinstance(table.get("vectors"), str):
+                path = Path(folder or ".") / table["vectors"]
+                table["vectors"] = read_vectors(path, f"table {name!r}: vectors")
             tables.append(Table(**{**table, "name": str(name)}))
         sequences = []
-        for sequence in _list(values["sequences"], "sequences"):
-            sequence = dict(_mapping(sequence, "a sequence"))
-            _keys(sequence, Sequence.__dataclass_fields__, f"sequence {sequence.get('name')!r}")
+        for sequence in listing(values["sequences"], "sequences"):
+            sequence = dict(mapping(sequence, "a sequence"))
+            known_keys(
+                sequence, Sequence.__dataclass_fields__, f"sequence {sequence.get('name')!r}"
+            )
             for name in ("name", "max_length"):
                 if name not in sequence:
                     raise UsageError(f"sequence {sequence.get('name')!r} has no {name!r}; add it")
             sequence["fields"] = [
                 _feature(f)
-                for f in _list(sequence.get("fields"), f"sequence {sequence['name']!r}: fields")
+                for f in listing(sequence.get("fields"), f"sequence {sequence['name']!r}: fields")
             ]
             sequences.append(Sequence(**sequence))
         return cls(
             label=values["label"],
             group=values["group"],
             tables=tables,
-            features=[_feature(f) for f in _list(values["features"], "features")],
+            features=[_feature(f) for f in listing(values["features"], "features")],
             sequences=sequences,
         )
 
     @classmethod
     def load(cls, path: str | Path) -> "Schema":
-        """Reads a schema from a YAML file, or from the ``schema.yaml`` of a folder."""
-        path = Path(path)
-        if path.is_dir():
-            path = path / FILE_NAME
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UsageError(f"schema {str(path)!r} cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"schema {str(path)!r} is not YAML: {' '.join(str(error).split())}"
-            ) from error
-        return cls.from_dict(values, folder=path.parent)
+        """Reads a schema from a YAML file, or from the ``schema.yaml`` of a folder.
+
+        A section ``build``, which says how rows are made of events, is passed over.
+        """
+        schema, _ = load_with_build(path)
+        return schema
 
     def save(self, folder: str | Path) -> None:
-        """Writes ``schema.yaml`` and one ``vocab/<table>.txt`` a vocabulary into ``folder``."""
+        """Writes ``schema.yaml`` into ``folder``, ``vocab/<table>.txt`` and ``vectors/<table>.npy``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         values = self.to_dict()
@@ -397,9 +434,32 @@ class Schema:
                 "".join(f"{value}\n" for value in table.vocabulary), encoding="utf-8"
             )
             values["tables"][table.name]["vocabulary"] = name
+            if table.vectors is not None:
+                name = f"vectors/{table.name}.npy"
+                (folder / "vectors").mkdir(exist_ok=True)
+                np.save(folder / name, table.vectors)
+                values["tables"][table.name]["vectors"] = name
         (folder / FILE_NAME).write_text(
             yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
         )
+
+
+def load_with_build(path: str | Path) -> tuple[Schema, Any]:
+    """:meth:`Schema.load`, and what stands under ``build`` in the file, unchecked; None without it."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"schema {str(path)!r} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"schema {str(path)!r} is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    values = dict(mapping(values, "schema"))
+    build = values.pop("build", None)
+    return Schema.from_dict(values, folder=path.parent), build
 
 
 def _checked_vocabulary(table: Table) -> tuple[str | int, ...]:
@@ -409,7 +469,7 @@ def _checked_vocabulary(table: Table) -> tuple[str | int, ...]:
             f"{where} is {table.vocabulary!r}; give a list of values (a file's name is read by "
             "Schema.load alone)"
         )
-    is_known = _is_text if table.dtype == "string" else _is_int64
+    is_known = _is_text if table.dtype == "string" else is_int64
     for value in table.vocabulary:
         if not is_known(value):
             raise UsageError(f"{where} holds {value!r}, not a {table.dtype}; quote or change dtype")
@@ -425,11 +485,6 @@ def _checked_vocabulary(table: Table) -> tuple[str | int, ...]:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
-
-
-def _is_int64(value: Any) -> bool:
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return whole and -(2**63) <= value < 2**63
 
 
 def _read_vocabulary(name: str, folder, dtype: str, table: str) -> tuple[str | int, ...]:
@@ -458,9 +513,9 @@ def _read_vocabulary(name: str, folder, dtype: str, table: str) -> tuple[str | i
 
 
 def _feature(values: Any) -> Feature:
-    values = _mapping(values, "a feature")
+    values = mapping(values, "a feature")
     where = f"feature {values.get('name')!r}"
-    _keys(values, Feature.__dataclass_fields__, where)
+    known_keys(values, Feature.__dataclass_fields__, where)
     for name in ("name", "type"):
         if name not in values:
             raise UsageError(f"{where} has no {name!r}; add it")
@@ -468,81 +523,10 @@ def _feature(values: Any) -> Feature:
 
 
 def _plain(value: Any, skip: str = "") -> dict[str, Any]:
-    """The fields of a dataclass that differ from their defaults, as plain values."""
+    """The fields of a dataclass that are compared and differ from their defaults, as plain values."""
     result = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
-        if field.name != skip and item != field.default:
+        if field.compare and field.name != skip and item != field.default:
             result[field.name] = list(item) if isinstance(item, tuple) else item
     return result
-
-
-def _mapping(values: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(values, Mapping):
-        raise UsageError(f"{where} is {values!r}; write `name: value` lines")
-    return values
-
-
-def _list(values: Any, where: str) -> list:
-    if not isinstance(values, (list, tuple)):
-        raise UsageError(f"{where} is {values!r}; write a list")
-    return list(values)
-
-
-def _keys(values: Mapping[str, Any], known: Iterable[str], where: str) -> None:
-    known = list(known)
-    for name in values:
-        if name not in known:
-            raise UsageError(f"{where} has an unknown key {name!r}; known are {', '.join(known)}")
-
-
-def _one_of(value: Any, known: Iterable[str], where: str) -> None:
-    if value not in tuple(known):
-        raise UsageError(f"{where} is {value!r}; choose {', '.join(known)}")
-
-
-def _positive(value: Any, where: str) -> None:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"{where} is {value!r}; give a whole number of 1 or more")
-
-
-def _number(value: Any, where: str) -> float:
-    """``value`` as Python's float: NumPy's cannot be written to YAML."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise UsageError(f"{where} is {value!r}; give a number")
-    return float(value)
-
-
-def _unique(names: list[str], what: str) -> None:
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"{what} name {name!r} is not text; give a name")
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise UsageError(f"{what} name {sorted(twice)[0]!r} is used twice; names must be unique")
-
-
-def _input_names(names: list[str]) -> None:
-    """Such names become inputs of the SavedModel's signatures, which are arguments of a function."""
-    folded = [name.lower() for name in names]
-    for name in names:
-        taken = name in ("self", "inputs", "refine_top_k") or name.startswith("state_")
-        if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name) or taken:
-            raise UsageError(
-                f"column name {name!r} cannot be the name of a model input; rename it: letters, digits "
-                "and '_', no Python keyword, not self, inputs, refine_top_k or state_..."
-            )
-        if folded.count(name.lower()) > 1:
-            raise UsageError(
-                f"column name {name!r} differs from another in case alone; rename one of them"
-            )
-
-
-def _plain_names(names: list[str], what: str) -> None:
-    """Such names become names of variables and files."""
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise UsageError(
-                f"{what} name {name!r} must be letters, digits, '_', '-' and '.', a letter or "
-                "digit first; rename it"
-            )

@@ -21,6 +21,7 @@ from loopctr_tf import cli
 from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.version import __version__
+from tests.building.logs import schema_dict, write_log
 from tests.conftest import command
 from tests.exported import DEPTHS
 
@@ -58,13 +59,20 @@ def fresh_python(code: str, *arguments) -> subprocess.CompletedProcess:
 
 HELP = {
     "": ["train", "evaluate", "export", "serve", "score", "Exit codes: 0 done, 2", "A first tour"],
+    "prepare": ["--events EVENTS...", "--items", "--skip-bad", "--workers", "--help-build"],
+    "schema": ["init", "how rows are made of events"],
+    "schema init": ["EVENTS...", "--items", "--out", "--rows", "every guess with a comment"],
+    "data": ["describe", "What is in prepared data"],
+    "data describe": ["PREPARED", "--plots", "--json", "CTR by day, history lengths"],
     "train": ["PREPARED", "RUN", "--config", "--set", "dim=32", "--schema", "--help-config"],
     "evaluate": ["RUN PREPARED", "--split", "--loops", "--json", "Exact AUC, GAUC, NE"],
     "export": ["RUN PATH", "--signatures", "--loops", "--bad-input", "reject|repair", "version"],
     "inspect": ["MODEL", "--signature", "--json", "newest version", ":predict"],
     "serve": ["BASE_PATH", "--host", "0 takes a free port", "--label LABEL=VERSION", "SIGTERM"],
     "score": ["ROWS", "--target", "--label", "--signature", "--out", "Parquet", "JSON lines"],
-    "bench": ["serve", "matrix-product rate"],
+    "bench": ["serve", "train", "input", "matrix-product rate"],
+    "bench train": ["--prepared", "--history", "--batch-size", "--set", "--json", "examples/s"],
+    "bench input": ["PREPARED", "--batch-size", "--json", "without a model"],
     "bench serve": ["--history", "--candidates", "--clients", "--set", "--json", "callers"],
 }
 
@@ -107,7 +115,65 @@ def test_help_does_not_wait_for_tensorflow():
     assert result.stdout.endswith("\nFalse\n")
 
 
-# The way from prepared rows to scores.
+# The way from events to scores.
+
+
+def test_prepare_tells_what_was_written_and_left_out(loopctr, tmp_path):
+    arguments = write_log(tmp_path, schema_dict())
+    good, spoilt = arguments["events"]
+    bad = pd.read_parquet(spoilt).assign(user_id=lambda log: log["user_id"].mask(log.index < 2))
+    bad.to_parquet(spoilt)
+    out = tmp_path / "prepared"
+    command_line = ("prepare", "--schema", arguments["schema_path"], "--out", out)
+    command_line += ("--items", arguments["items"], "--users", arguments["users"], "--quiet")
+    refused = loopctr(*command_line, "--events", good, spoilt)
+    assert refused.code == 2
+    assert f"'{spoilt}', row 1, column 'user_id': missing; " in refused.err
+    assert not out.exists()
+    result = loopctr(*command_line, "--events", good, spoilt, "--skip-bad", "--workers", 1)
+    stats = json.loads((out / "stats.json").read_text())
+    rows = ", ".join(f"{split} {count}" for split, count in stats["rows"].items())
+    assert (result.code, result.err) == (0, "")
+    assert result.out == (
+        f"{out}: rows {rows}; 9 users\nleft out: 2 rows, missing (see {out / 'rejected.csv'})\n"
+        f"next: loopctr train {out} run\n"
+    )
+    rejected = pd.read_csv(out / "rejected.csv")
+    assert rejected["row"].tolist() == [1, 2]
+
+
+def test_prepare_tells_what_the_rules_may_hold(loopctr):
+    result = loopctr("prepare", "--help-build")
+    assert result.code == 0
+    assert "negatives: {per_positive: 4, by: popularity, seed: 1}" in result.out
+
+
+def test_schema_init_proposes_a_schema_that_prepare_takes(loopctr, tmp_path):
+    rng = np.random.default_rng(0)
+    events = {"user": rng.integers(9, size=300), "item": rng.integers(9, size=300)}
+    events |= {"ts": 1_700_000_000 + np.arange(300), "click": rng.integers(2, size=300)}
+    log, schema, out = tmp_path / "log.csv", tmp_path / "schema.yaml", tmp_path / "prepared"
+    pd.DataFrame(events).to_csv(log, index=False)
+    result = loopctr("schema", "init", log, "--out", schema, "--rows", 100)
+    prepare = f"loopctr prepare --schema {schema} --events {log} --out prepared"
+    assert (result.code, result.out.splitlines()[-1]) == (0, f"next: {prepare}")
+    assert "a look at the first 100 rows" in schema.read_text()
+    assert loopctr("schema", "init", log, "--rows", 100).out == schema.read_text()
+    done = loopctr("prepare", "--schema", schema, "--events", log, "--out", out, "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert f"{out}: rows train 240, valid 30, test 30; 9 users" in done.out
+
+
+def test_data_describe_prints_tables_or_json_and_draws(loopctr, prepared, tmp_path):
+    result = loopctr("data", "describe", prepared, "--plots", tmp_path / "plots")
+    assert result.code == 0
+    assert "| rows | 300 | 60 | 60 |\n" in result.out
+    assert "| zip | hashed |  |  |  |\n" in result.out
+    pictures = sorted((tmp_path / "plots").iterdir())
+    assert [path.name for path in pictures] == ["history_lengths.png", "unknown_values.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    found = json.loads(loopctr("data", "describe", prepared, "--json").out)
+    assert found["splits"]["test"]["rows"] == 60
 
 
 def test_train_prints_the_size_the_best_epoch_and_every_depth(training, prepared):
@@ -143,11 +209,12 @@ def test_evaluate_prints_a_table_or_json_without_nan(loopctr, run, prepared, mon
     arguments = ("evaluate", run, prepared, "--split", "valid", "--loops", "4")
     result = loopctr(*arguments)
     assert result.out == (
-        "| | AUC | GAUC | NE | calibration |\n|---|---|---|---|---|\n"
+        "protocol: honest\n| | AUC | GAUC | NE | calibration |\n|---|---|---|---|---|\n"
         "| LoopCTR(0/2) | 0.7500 |  | 0.5000 | 1.0000 |\n"
     )
     found = json.loads(loopctr(*arguments, "--json").out)
-    assert found == {"split": "valid", "depths": [{**depths[0], "gauc": None}]}
+    depths = [{**depths[0], "gauc": None}]
+    assert found == {"split": "valid", "protocol": "honest", "depths": depths}
     assert seen == [(prepared, "valid", 4, 1024)] * 2
 
 
@@ -217,6 +284,20 @@ def places(prepared, run, saved_model, tmp_path_factory):
 
 
 MISTAKES = [
+    ("data describe {empty}", "empty' is not a prepared folder: no stats.json in it; make one"),
+    ("data describe {prepared} --plots {run}", "run' exists; remove it or name another"),
+    ("data describe {cut}", "part-00001.tfrecord' has"),
+    ("schema init {empty}/e.csv", "e.csv' does not exist; name a Parquet or CSV file"),
+    ("schema init e.csv --out {prepared}", "prepared' exists; remove it or name another"),
+    (
+        "prepare --schema {empty}/s.yaml --events e.csv --out {new}",
+        "s.yaml' cannot be read: No such",
+    ),
+    (
+        "prepare --schema {prepared}/schema.yaml --events e.csv --out {new}",
+        "schema.yaml' has no section `build`, which says how rows are made of events; add it",
+    ),
+    ("prepare --schema {prepared} --out {new}", "Missing option '--events'; see `loopctr prepare"),
     ("train {prepared} {new} --set dims=3", "--set 'dims' is no setting; did you mean 'dim'?"),
     ("train {prepared} {new} --set dim=wide", "dim is 'wide', a str; give a"),
     ("train {prepared} {new} --set loops=-1", "loops is -1; give 0 or more"),

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.frames import Column, frame_columns
+from loopctr_tf.frames import Column, frame_columns, unfilled_columns
 from loopctr_tf.schema import Feature, Schema, Sequence, Table
 from tests.factories import random_frame, small_schema
 
@@ -124,6 +124,14 @@ def test_what_is_missing_takes_the_default_or_the_padding_value():
     assert values("past_price", past_price=[[None, np.nan], [3.0]]) == [0.5, 0.5, 3.0]
     assert values("past_number", past_number=[[1, None], [3]]) == [1, -1, 3]
     assert values("words", words=[["a", None], None]) == ["a", ""]
+
+
+def test_missing_numbers_may_be_left_unfilled():
+    columns = unfilled_columns(
+        frame(price=[None, 2.0], past_price=[[1.0, np.nan], [3.0]]), schema()
+    )
+    np.testing.assert_array_equal(columns["price"].values, [np.nan, 2.0])
+    np.testing.assert_array_equal(columns["past_price"].values, [1.0, np.nan, 3.0])
 
 
 def test_a_missing_list_is_an_empty_one():

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.schema import Feature, InputSpec, Schema, Sequence, Table
+from loopctr_tf.schema import Feature, InputSpec, Schema, Sequence, Table, load_with_build
 from tests.factories import schema_dict, small_schema
 
 
@@ -195,7 +195,7 @@ def test_a_bad_sequence_is_named_with_the_remedy(values, expected):
         (
             changed("tables", "zip", bucket=3),
             "table 'zip' has an unknown key 'bucket'; "
-            "known are name, dtype, vocabulary, oov_buckets, hash_buckets, dim",
+            "known are name, dtype, vocabulary, oov_buckets, hash_buckets, dim, trainable, vectors",
         ),
         (
             changed("tables", "movie", oov_buckets=0),
@@ -443,6 +443,16 @@ def test_a_bad_vocabulary_file_is_named(tmp_path, dtype, content, expected):
     text = refusal(values, folder=tmp_path)
     assert text.startswith("table 'movie': ")
     assert expected in text
+
+
+def test_a_section_build_is_passed_over_in_files_alone(tmp_path):
+    values = {**schema_dict(), "build": {"user": "user_id"}}
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    assert Schema.load(tmp_path) == small_schema()
+    assert load_with_build(tmp_path) == (small_schema(), {"user": "user_id"})
+    assert "unknown key 'build'" in refusal(values)
+    Schema.load(tmp_path).save(tmp_path / "saved")
+    assert load_with_build(tmp_path / "saved") == (small_schema(), None)
 
 
 @pytest.mark.parametrize(
