@@ -93,6 +93,7 @@ def demo(out, raw, config, overrides):
         "served_max_abs_diff": difference,
         "parameters": results["parameters"],
         "best_epoch": results["best_epoch"],
+        "protocol": results["protocol"],
         "serving": serving,
         "seconds": seconds,
         "config": settings.to_dict(),

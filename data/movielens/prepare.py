@@ -281,6 +281,7 @@ def _facts(events: Events, short: int, long: int) -> dict:
         },
         "label": f"1 for a rating of {LIKE:g} or more",
         "split": SPLIT_RULE,
+        "protocol": "honest",
     }
 
 

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 
 def depth_plot(
@@ -53,6 +54,68 @@ def training_plot(path: str | Path, history: Mapping[str, Sequence[float]]) -> N
         axis.set(title=f"{title}: train --, valid -", xlabel="epoch", xticks=list(epochs))
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def history_plot(path: str | Path, sequences: Mapping[str, Mapping[str, Any]]) -> None:
+    """For each sequence and split the share of rows with at least so many events.
+
+    ``sequences`` as of ``describe.describe``.
+    """
+    figure, axes = plt.subplots(
+        1, len(sequences), figsize=(4.5 * len(sequences), 3.6), squeeze=False, sharey=True
+    )
+    for axis, (name, by_split) in zip(axes[0], sequences.items(), strict=True):
+        for split, found in by_split.items():
+            rows = np.array(found["histogram"])
+            axis.step(range(len(rows)), rows[::-1].cumsum()[::-1] / rows.sum(), label=split)
+        axis.set(title=name, xlabel="events", ylabel="share of rows with at least", ylim=(0, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def days_plot(path: str | Path, days: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
+    """CTR and rows by day, a colour a split; ``days`` as of ``describe.describe``."""
+    figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True)
+    for index, split in enumerate(("train", "valid", "test")):
+        found = [(day, *by_split[split]) for day, by_split in days.items() if split in by_split]
+        if found:
+            names, rows, clicks = zip(*found, strict=True)
+            dates = np.array(names, "datetime64[D]")
+            axes[0].plot(dates, np.array(clicks) / rows, "o-", color=f"C{index}", label=split)
+            axes[1].bar(dates, rows, color=f"C{index}", alpha=0.6)
+    axes[0].set(title="CTR by day (UTC)", ylim=(0, None))
+    axes[1].set(title="rows by day (UTC)")
+    axes[0].legend(fontsize=8)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    figure.autofmt_xdate()
+    _save(figure, path)
+
+
+def unknown_plot(path: str | Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """For each table with a vocabulary the share of unknown values by split, and its size.
+
+    ``tables`` as of ``describe.describe``.
+    """
+    known = {name: found for name, found in tables.items() if found["vocabulary"] is not None}
+    figure, axis = plt.subplots(figsize=(9, 1 + 0.5 * max(len(known), 2)))
+    places = np.arange(len(known))
+    splits = list(next(iter(known.values()))["unknown"]) if known else []
+    for index, split in enumerate(splits):
+        shares = [found["unknown"][split] or 0.0 for found in known.values()]
+        axis.barh(places + 0.25 * (index - 1), shares, 0.25, label=split)
+    labels = [f"{name} ({found['vocabulary']:,})" for name, found in known.items()]
+    axis.set(
+        title="share of values that are not in the vocabulary (its size)",
+        yticks=places,
+        yticklabels=labels,
+    )
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3, axis="x")
+    if splits:
+        axis.legend(fontsize=8)
     _save(figure, path)
 
 

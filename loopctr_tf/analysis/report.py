@@ -48,12 +48,13 @@ def write_report(
             f"- one call of {s['rows_per_call']} rows: p50 {s['p50_ms']:.1f} ms, "
             f"p99 {s['p99_ms']:.1f} ms; {s['rows_per_s']:,.0f} rows/s over gRPC"
         )
+    protocol = f" Protocol of the data: {facts['protocol']}." if facts.get("protocol") else ""
     text = "\n".join(
         [
             f"# {title}",
             "",
             f"{facts['parameters']:,} parameters. Test split, read once; exact metrics; GAUC is the "
-            "plain mean over users that have both labels.",
+            f"plain mean over users that have both labels.{protocol}",
             "",
             metrics_table(rows),
             "",

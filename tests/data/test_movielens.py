@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from movielens_files import (
     write_100k,
 )
 
+from loopctr_tf.building.prepare import prepare_events
 from loopctr_tf.errors import UsageError
 from loopctr_tf.inputs import read_dataset
 from loopctr_tf.prepared import SPLITS
@@ -299,3 +301,39 @@ def test_the_template_names_every_column(tmp_path):
     schema = Schema.load(FOLDER / "schema.yaml")
     columns = {field.name for field in schema.all_fields()} | {schema.label, schema.group}
     assert columns == set(one_user_frame(tmp_path).columns)
+
+
+def test_one_table_of_ordered_events_needs_no_script(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "user_id": np.repeat([7, 9], 60),
+            "movie_id": rng.integers(1, 30, 120),
+            "pos": np.tile(np.arange(60), 2),
+            "label": rng.integers(0, 2, 120),
+            "gender": "F",
+            "age": 25,
+            "occupation": 3,
+            "zip_code": "48067",
+            "genres": rng.choice(["Drama", "Comedy|Sci-Fi"], 120),
+            "year": 1999.0,
+        }
+    )
+    # In any order of the rows: `pos` tells.
+    table.sample(frac=1, random_state=1).to_parquet(tmp_path / "events.parquet")
+    schema = FOLDER / "ctr_table.yaml"
+    stats = prepare_events(schema, tmp_path / "events.parquet", tmp_path / "out", workers=1)
+    assert stats["rows"] == {"train": 90, "valid": 10, "test": 20}
+    last = read_rows(tmp_path / "out", "test")
+    for user, of_user in table.groupby("user_id"):
+        (row,) = [
+            r
+            for r in last
+            if r["user_id"] == [str(user)]
+            and r["movie_id"] == [of_user["movie_id"].iloc[-1]]
+            and len(r["long_history_movie_id"]) == 9
+        ]
+        assert row["history_movie_id"] == of_user["movie_id"].iloc[9:59].tolist()
+        assert row["history_liked"] == of_user["label"].iloc[9:59].tolist()
+        assert row["long_history_movie_id"] == of_user["movie_id"].iloc[:9].tolist()
+        assert row["label"] == [of_user["label"].iloc[-1]]
