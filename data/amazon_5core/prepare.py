@@ -1,0 +1,90 @@
+"""Amazon reviews of one category as a prepared data set: what a user reviews next, against a sample.
+
+The rules, of which the negatives are DIN's: every review is a positive, whatever its stars, with one
+sampled item that its user never had. A row's history holds the user's strictly earlier events. Each
+user's last event is the test split, the one before it validation, the others training.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+from amazon_folder import prepare_tables
+from five_core_tables import find_layout
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepared import SPLITS
+
+SCHEMA = Path(__file__).with_name("schema.yaml")
+
+
+def prepare(
+    raw: str | Path,
+    out: str | Path,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+) -> dict:
+    """Writes the prepared folder ``out`` from the files in ``raw``.
+
+    Args:
+      raw: a folder in one of the layouts of :func:`five_core_tables.find_layout`.
+      out: must not exist; appears only when all of it is written.
+      skip_bad: leave bad lines and rows out, and count them.
+      workers: processes that write; None takes all cores.
+      progress: show bars.
+
+    Returns:
+      What is in ``stats.json``.
+
+    Raises:
+      UsageError: for files that are absent or malformed, or an ``out`` that exists.
+    """
+    return prepare_tables(SCHEMA, out, find_layout(raw), skip_bad, workers, progress)
+
+
+@click.command()
+@click.option(
+    "--raw",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with reviews_NAME_5.json.gz and meta_NAME.json.gz, or the Grocery or Sports files.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; must not exist.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave bad lines out, count them in stats.json and keep them in rejected_lines.csv and "
+    "rejected.csv.",
+)
+@click.option("--workers", type=int, help="Processes that write; all cores where left out.")
+def main(raw, out, skip_bad, workers):
+    """Prepare Amazon 5-core reviews: which item does a user review next?
+
+    Positives are all reviews; each has one sampled item that its user never had. Split per user: the
+    last event is test, the one before it validation.
+
+    \b
+    Example:
+      python data/amazon_5core/prepare.py --raw ~/amazon-beauty --out build/beauty
+
+    README.md beside this script tells what the columns are.
+    """
+    try:
+        stats = prepare(raw, out, skip_bad, workers, progress=True)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    for warning in stats["warnings"]:
+        click.echo(f"WARNING: {warning}", err=True)
+    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
+    click.echo(f"{out}: rows {rows}; {stats['users']:,} users, {stats['items']:,} items")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Amazon Electronics as a prepared data set: the publisher's reviews, or BARS's rows made of them.
+
+Two protocols, which are never to be mixed in one table: "honest" validates on rows that are cut from
+training, and keeps the most recent events; "bars" does as BARS: test.csv is validation too, and the
+first 100 events are kept.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+
+# What the two Amazon recipes share lies with the other one, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
+
+from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
+from amazon_raw import category_lists, find_reviews, write_items, write_reviews
+from electronics_x1 import BARS_RULE, FILES, HONEST_RULE, MAX_LENGTH, X1Rows
+
+from loopctr_tf.building.prepare import REJECTED, prepare_rows
+from loopctr_tf.building.rejects import Rejects
+from loopctr_tf.errors import UsageError
+from loopctr_tf.files import new_folder
+from loopctr_tf.prepared import SPLITS
+from loopctr_tf.schema import Schema
+
+PROTOCOLS = ("honest", "bars")
+SCHEMA = Path(__file__).with_name("schema.yaml")
+EXPECTED = {"reviews": 1_689_188, "users": 192_403, "items": 63_001}
+EXPECTED_X1 = {"rows of train.csv": 2_608_764, "rows of test.csv": 384_806}
+
+
+def prepare(
+    raw: str | Path,
+    out: str | Path,
+    protocol: str = "honest",
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+) -> dict:
+    """Writes the prepared folder ``out`` from the files in ``raw``.
+
+    Args:
+      raw: a folder with reviews_Electronics_5.json.gz and meta_Electronics.json.gz, or with train.csv
+        and test.csv of AmazonElectronics_x1.
+      out: must not exist; appears only when all of it is written.
+      protocol: "honest", or "bars", which is of the x1 files.
+      skip_bad: leave bad lines and rows out, and count them.
+      workers: processes that write; None takes all cores.
+      progress: show bars.
+
+    Returns:
+      What is in ``stats.json``.
+
+    Raises:
+      UsageError: for files that are absent or malformed, a protocol that they do not have, or an ``out``
+        that exists.
+    """
+    raw = Path(raw)
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"protocol is {protocol!r}; choose {' or '.join(PROTOCOLS)}")
+    if not raw.is_dir():
+        raise UsageError(f"raw folder {str(raw)!r} does not exist; name the one with the files")
+    reviews = find_reviews(raw)
+    x1 = all((raw / name).exists() for name in FILES)
+    if x1 == (reviews is not None):
+        raise UsageError(
+            f"raw folder {str(raw)!r} holds {'both of' if x1 else 'neither'} reviews_NAME_5.json.gz "
+            f"with meta_NAME.json.gz {'and' if x1 else 'nor'} {' with '.join(FILES)}; name a folder "
+            "with one of them"
+        )
+    if x1:
+        return _prepare_x1(raw, out, protocol, skip_bad, workers, progress)
+    if protocol == "bars":
+        raise UsageError(
+            f"raw folder {str(raw)!r} holds reviews, and protocol bars is of the rows that BARS made "
+            f"of them; give a folder with {' and '.join(FILES)}, or take protocol honest"
+        )
+
+    def read(parts: Path, rejects: Rejects, progress) -> Tables:
+        return _read_reviews(*reviews, parts, rejects, progress)
+
+    return prepare_tables(SCHEMA, out, read, skip_bad, workers, progress)
+
+
+def _read_reviews(reviews: Path, meta: Path, parts: Path, rejects: Rejects, progress) -> Tables:
+    without = 0
+
+    def last_category(item: dict[str, Any]) -> str | None:
+        """DIN's rule: the last name of the last path."""
+        nonlocal without
+        paths = category_lists(item)
+        without += not paths
+        return paths[-1][-1] if paths else None
+
+    events, items = parts / "events.parquet", parts / "items.parquet"
+    wanted = write_reviews(reviews, events, rejects, progress)
+    write_items(meta, items, wanted, pa.field("cate_id", pa.string()), last_category, rejects)
+    facts = {"source": "Amazon Electronics 5-core 2014", "items_without_category": without}
+    return Tables(events, items, {events: reviews, items: meta}, facts, EXPECTED)
+
+
+def _prepare_x1(
+    raw: Path,
+    out: str | Path,
+    protocol: str,
+    skip_bad: bool,
+    workers: int | None,
+    progress: bool,
+) -> dict:
+    with (
+        new_folder(out) as folder,
+        Rejects(folder / REJECTED if skip_bad else None) as rejects,
+    ):
+        stats = prepare_rows(
+            Schema.load(SCHEMA),
+            X1Rows(raw, protocol, rejects),
+            folder / PREPARED,
+            workers=workers,
+            progress=progress,
+        )
+        rows, bars = stats["rows"], protocol == "bars"
+        train = rows["train"] + (0 if bars else rows["valid"])
+        facts = {
+            "protocol": protocol,
+            "source": "BARS AmazonElectronics_x1",
+            "split": BARS_RULE if bars else HONEST_RULE,
+            "history": f"the {'first' if bars else 'most recent'} {MAX_LENGTH} events",
+            **counted(EXPECTED_X1, dict(zip(EXPECTED_X1, (train, rows["test"]), strict=True))),
+            "rejected": rejects.counts,
+        }
+        return settle(folder, stats, facts)
+
+
+@click.command()
+@click.option(
+    "--raw",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with reviews_Electronics_5.json.gz and meta_Electronics.json.gz, or with train.csv and "
+    "test.csv of AmazonElectronics_x1.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; must not exist.",
+)
+@click.option(
+    "--protocol",
+    default=PROTOCOLS[0],
+    show_default=True,
+    help="honest: validation is cut from training, the most recent 100 events are kept. bars: as BARS, "
+    "test.csv is validation too and the first 100 events are kept; of the x1 files alone.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave bad lines and rows out, count them in stats.json and keep them in files of their own.",
+)
+@click.option("--workers", type=int, help="Processes that write; all cores where left out.")
+def main(raw, out, protocol, skip_bad, workers):
+    """Prepare Amazon Electronics: which item does a user review next?
+
+    \b
+    Examples:
+      python data/amazon_electronics/prepare.py --raw ~/electronics --out build/electronics
+      python data/amazon_electronics/prepare.py --raw ~/AmazonElectronics_x1 --out build/x1
+      python data/amazon_electronics/prepare.py --raw ~/AmazonElectronics_x1 --out build/x1-bars \
+          --protocol bars
+
+    Never put figures of both protocols into one table. README.md beside this script tells the rules.
+    """
+    try:
+        stats = prepare(raw, out, protocol, skip_bad, workers, progress=True)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    for warning in stats["warnings"]:
+        click.echo(f"WARNING: {warning}", err=True)
+    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
+    click.echo(f"{out}: protocol {stats['protocol']}; rows {rows}")
+
+
+if __name__ == "__main__":
+    main()
