@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from loopctr_tf.building.days import rows_by_day
 from loopctr_tf.building.event_fit import fit_events
 from loopctr_tf.building.event_rows import EventRows, RowWriter
 from loopctr_tf.building.fitting import Fit
@@ -92,8 +94,15 @@ def prepare_events(
             **store.facts,
             rejected=rejects.counts,
             **rows.facts,
+            days=rows_by_day(
+                store.time[rows.events],
+                np.repeat(np.arange(len(SPLITS)), [rows.counts[split] for split in SPLITS]),
+                store.label[rows.events],
+                rows.per_event,
+            ),
             histories=_histories(schema, counts),
             **_named("vectors", pretrained.facts),
+            protocol="honest",
             build=rules.as_written,
         )
 
