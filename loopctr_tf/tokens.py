@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -64,12 +65,32 @@ class TableLookup(keras.layers.Layer):
         return tf.where(rows >= 0, rows, hashed + len(table.vocabulary))
 
 
+class VectorsThenZeros(keras.initializers.Initializer):
+    """Rows of an embedding table: ``vectors`` [known values, dim], and zeros for unknown values.
+
+    Makes whole tables and parts of partitioned ones.
+    """
+
+    def __init__(self, vectors: np.ndarray):
+        self._vectors = vectors
+
+    def __call__(self, shape, dtype=None, partition_shape=None, partition_offset=None, **kwargs):
+        """The table of ``shape``, or its rows from ``partition_offset`` on."""
+        start = 0 if partition_offset is None else partition_offset[0]
+        rows = (partition_shape or shape)[0]
+        vectors = tf.constant(self._vectors[start : start + rows], dtype)
+        return tf.pad(vectors, [[0, rows - len(vectors)], [0, 0]])
+
+
 class FeatureEncoder(keras.layers.Layer):
     """Model inputs (see ``Schema.input_specs``) to :class:`TokenGroups`.
 
     A categorical feature is its row of the embedding table; of a multi-valued one the rows are
     averaged, padding values ("" or -1) left out; a number is (transform(x) - mean) / std. The fields of
     an event are concatenated. Of a sequence the most recent ``max_length`` events stay.
+
+    A table with vectors starts from them, its rows for unknown values from zero; others start from
+    N(0, 0.001). A table that is not trainable keeps the rows that it starts from or that are loaded.
 
     Args:
       schema: of the features.
@@ -87,7 +108,8 @@ class FeatureEncoder(keras.layers.Layer):
             table.name: keras.layers.Embedding(
                 table.rows,
                 self._dims[table.name],
-                embeddings_initializer=keras.initializers.RandomNormal(stddev=0.001),
+                embeddings_initializer=_start(table),
+                trainable=table.trainable,
                 name=f"{table.name}_embedding",
                 dtype=self.dtype_policy,
             )
@@ -181,6 +203,12 @@ class FeatureEncoder(keras.layers.Layer):
                 values = tf.where(mask, values, field.default)
             tokens.append(self._token(field, values))
         return SequenceTokens(tf.concat(tokens, axis=-1), lengths, mask)
+
+
+def _start(table: Table) -> keras.initializers.Initializer:
+    if table.vectors is None:
+        return keras.initializers.RandomNormal(stddev=0.001)
+    return VectorsThenZeros(table.vectors)
 
 
 def standardize(feature: Feature, values: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,171 @@
+"""KuaiVideo_x1 as a prepared data set: which short videos a user clicks, with the videos' looks.
+
+The rows bring their own histories. How rows are split and histories cut is told in the README beside
+this script, and in ``loopctr_tf.building.bars``.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pyarrow as pa
+from kuaivideo_vectors import read_vectors
+from tqdm import tqdm
+
+from loopctr_tf.building.bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
+from loopctr_tf.building.prepare import prepare_rows
+from loopctr_tf.building.reading import Rejects, TableReader, Wanted
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.schema import Schema
+
+TEMPLATE = Path(__file__).with_name("schema.yaml")
+VECTORS = "item_visual_emb_dim64.h5"
+ROWS = {"train": 10_931_092, "test": 2_730_291}
+TIME = "timestamp"
+WANTED = [
+    Wanted("is_click", "binary", required=True),
+    Wanted("user_id", "string", required=True),
+    Wanted("item_id", "string", required=True),
+    Wanted("pos_items", "string", separator="^"),
+    Wanted("neg_items", "string", separator="^"),
+]
+LOOKS = {"item_visual": "item_id", "pos_visual": "pos_items", "neg_visual": "neg_items"}
+
+
+def prepare(
+    raw: str | Path,
+    out: str | Path,
+    protocol: str = "honest",
+    min_count: int = 10,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+    say: Callable[[str], Any] = print,
+    shard_rows: int = SHARD_ROWS,
+) -> dict[str, Any]:
+    """Writes the prepared folder ``out``.
+
+    Args:
+      raw: folder with train.csv, test.csv and the visual embeddings.
+      out: must not exist.
+      protocol: "honest" or "bars".
+      min_count: users and videos in fewer training rows and histories count as unknown.
+      skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
+      workers: processes; None takes all cores.
+      progress: show bars.
+      say: takes a line where a file has other rows than the publisher counts.
+      shard_rows: most rows a shard.
+
+    Returns:
+      What is in ``stats.json``.
+
+    Raises:
+      UsageError: for files that are absent or malformed, a bad row, or an ``out`` that exists.
+    """
+    raw = Path(raw)
+    timed = TIME in TableReader(raw / FILES["train"], []).column_types()
+    wanted = [*WANTED, Wanted(TIME, "int64", required=True)] if timed else WANTED
+    with tempfile.TemporaryDirectory() as scratch:
+        rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
+        rows = BarsRows(
+            raw,
+            wanted,
+            protocol,
+            valid=ByTime(TIME) if timed else LastRows(),
+            keep_first={"pos_items": 100, "neg_items": 100},
+            published=ROWS,
+            change=_with_looks,
+            rejects=rejects,
+            say=say,
+        )
+        schema, facts = _with_vectors(Schema.load(TEMPLATE), raw / VECTORS)
+        return prepare_rows(
+            schema,
+            rows,
+            out,
+            tables={name: {"min_count": min_count} for name in ("user", "item")},
+            facts={"source": "KuaiVideo_x1", **rows.facts, **facts},
+            rejects=rejects,
+            workers=workers,
+            progress=progress,
+            shard_rows=shard_rows,
+        )
+
+
+def _with_looks(table: pa.Table) -> pa.Table:
+    for name, source in LOOKS.items():
+        table = table.append_column(name, table[source])
+    return table
+
+
+def _with_vectors(schema: Schema, path: Path) -> tuple[Schema, dict[str, Any]]:
+    """The schema in which ``visual`` knows all videos of the file, and what is in the file."""
+    ids, vectors = read_vectors(path)
+    tables = [
+        dataclasses.replace(table, vocabulary=ids, vectors=vectors)
+        if table.name == "visual"
+        else table
+        for table in schema.tables
+    ]
+    facts = {"visual_vectors": {"videos": len(ids), "width": vectors.shape[1]}}
+    return dataclasses.replace(schema, tables=tables), facts
+
+
+@click.command()
+@click.option(
+    "--raw",
+    required=True,
+    type=click.Path(path_type=Path),
+    help=f"Folder with train.csv, test.csv and {VECTORS} of KuaiVideo_x1.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; must not exist.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="honest",
+    show_default=True,
+    help="honest: the most recent tenth of train.csv is the validation split. bars: test.csv is, as "
+    "in BARS.",
+)
+@click.option(
+    "--min-count",
+    default=10,
+    show_default=True,
+    help="Users and videos that training rows hold less often count as unknown.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them.")
+@click.option("--workers", type=int, help="Processes; all cores where left out.")
+def main(raw, out, protocol, min_count, skip_bad, workers):
+    """Prepare KuaiVideo_x1: which short videos a user clicks.
+
+    \b
+    Example:
+      python data/kuaivideo/prepare.py --raw ~/KuaiVideo_x1 --out build/kuaivideo
+
+    README.md beside this script tells where the files come from and what the columns are.
+    """
+
+    def say(line):
+        tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
+
+    try:
+        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, say=say)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
+    click.echo(f"{out}: protocol {protocol}, rows {rows}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Taobao's display ads as a prepared data set: does a user click this ad?
+
+The publisher's own four files, whose histories are built here, or TaobaoAd_x1, which brings them. How
+rows are split and histories cut is told in the README beside this script.
+"""
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import taobao_raw
+import taobao_x1
+from tqdm import tqdm
+
+from loopctr_tf.building.bars import FILES as X1_FILES
+from loopctr_tf.building.bars import PROTOCOLS, BarsRows, LastRows
+from loopctr_tf.building.prepare import prepare_rows
+from loopctr_tf.building.reading import Rejects
+from loopctr_tf.errors import UsageError
+from loopctr_tf.files import require_new
+from loopctr_tf.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.schema import Schema
+
+TEMPLATE = Path(__file__).with_name("schema.yaml")
+HISTORY = 50
+
+
+def prepare(
+    raw: str | Path,
+    out: str | Path,
+    protocol: str = "honest",
+    min_count: int = 10,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+    say: Callable[[str], Any] = print,
+    shard_rows: int = SHARD_ROWS,
+) -> dict[str, Any]:
+    """Writes the prepared folder ``out``.
+
+    Args:
+      raw: folder with raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv, or with
+        train.csv and test.csv of TaobaoAd_x1.
+      out: must not exist. Temporary files lie beside it.
+      protocol: "honest" or "bars".
+      min_count: values in fewer training rows and histories count as unknown.
+      skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
+      workers: processes; None takes all cores.
+      progress: show bars.
+      say: takes a line where a file has other rows than the publisher counts.
+      shard_rows: most rows a shard.
+
+    Returns:
+      What is in ``stats.json``.
+
+    Raises:
+      UsageError: for files that are absent or malformed, a bad row, an unknown protocol, or an ``out``
+        that exists.
+    """
+    raw, out, schema = Path(raw), require_new(out), Schema.load(TEMPLATE)
+    if protocol not in PROTOCOLS:
+        raise UsageError(f"protocol is {protocol!r}; choose {', '.join(PROTOCOLS)}")
+    is_x1 = _is_x1(raw)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.partial-") as scratch:
+        rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
+        if is_x1:
+            source = "TaobaoAd_x1"
+            rows = BarsRows(
+                raw,
+                taobao_x1.WANTED,
+                protocol,
+                valid=LastRows(),
+                published=taobao_x1.ROWS,
+                change=taobao_x1.aligned,
+                rejects=rejects,
+                say=say,
+            )
+        else:
+            source = "the publisher's files"
+            features = [feature for feature in schema.features if feature.name != "btag"]
+            schema = dataclasses.replace(schema, features=features)
+            rows = taobao_raw.RawRows(raw, Path(scratch), protocol, HISTORY, rejects, say, progress)
+        return prepare_rows(
+            schema,
+            rows,
+            out,
+            tables={table.name: {"min_count": min_count} for table in schema.tables},
+            facts={"source": source, **rows.facts},
+            rejects=rejects,
+            workers=workers,
+            progress=progress,
+            shard_rows=shard_rows,
+        )
+
+
+def _is_x1(raw: Path) -> bool:
+    """Whether the folder holds TaobaoAd_x1, and not the publisher's own files."""
+    if all((raw / name).is_file() for name in taobao_raw.FILES):
+        return False
+    if all((raw / name).is_file() for name in X1_FILES.values()):
+        return True
+    raise UsageError(
+        f"{str(raw)!r} holds neither {', '.join(taobao_raw.FILES)} nor "
+        f"{' and '.join(X1_FILES.values())}; name the folder with one of these sets of files"
+    )
+
+
+@click.command()
+@click.option(
+    "--raw",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv, or with "
+    "train.csv and test.csv of TaobaoAd_x1.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write; must not exist. Temporary files lie beside it.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="honest",
+    show_default=True,
+    help="honest: the validation split is cut from the training days. bars: it is the test split, as "
+    "in BARS.",
+)
+@click.option(
+    "--min-count",
+    default=10,
+    show_default=True,
+    help="Values that training rows hold less often count as unknown.",
+)
+@click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them.")
+@click.option("--workers", type=int, help="Processes; all cores where left out.")
+def main(raw, out, protocol, min_count, skip_bad, workers):
+    """Prepare Taobao's ads: does a user click this ad?
+
+    \b
+    Example:
+      python data/taobao_ads/prepare.py --raw ~/taobao --out build/taobao_ads
+
+    README.md beside this script tells where the files come from and what the columns are.
+    """
+
+    def say(line):
+        tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
+
+    try:
+        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, say=say)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
+    click.echo(f"{out}: protocol {protocol}, rows {rows}")
+
+
+if __name__ == "__main__":
+    main()
