@@ -1,0 +1,79 @@
+"""The ``loopctr`` command: one thin call into the library a subcommand."""
+
+import os
+import sys
+import traceback
+
+import click
+
+from loopctr_tf.cli.bench import bench
+from loopctr_tf.cli.data import data, prepare, schema_group
+from loopctr_tf.cli.models import evaluate, export, inspect, train
+from loopctr_tf.cli.serving import score, serve
+from loopctr_tf.errors import UsageError
+from loopctr_tf.version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, package_name="loopctr-tf")
+def cli():
+    """Train LoopCTR with L loops of one shared block, serve it with none.
+
+    \b
+    A first tour:
+      python data/movielens/prepare.py --out prepared     rows with histories, from public data
+      loopctr prepare --schema schema.yaml --events log.parquet --out prepared    or from your own
+      loopctr train prepared run --set dim=32             train; figures at every loop depth
+      loopctr evaluate run prepared                       exact AUC, GAUC and NE on the test split
+      loopctr export run models/loopctr/1                 a SavedModel for TensorFlow Serving
+      loopctr serve models/loopctr --port 8500            the embedded gRPC server
+      loopctr score prepared/test --target localhost:8500 --out scores.csv
+
+    Exit codes: 0 done, 2 something you gave is wrong (one line says what), 1 a bug of ours.
+    """
+
+
+for command in (
+    prepare,
+    schema_group,
+    data,
+    train,
+    evaluate,
+    export,
+    inspect,
+    serve,
+    score,
+    bench,
+):
+    cli.add_command(command)
+
+
+def _one_line(error: click.ClickException) -> str:
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        return message  # No subcommand was named: the help itself.
+    command = getattr(error, "ctx", None)
+    command = "loopctr" if command is None else command.command_path
+    return f"loopctr: {' '.join(message.split()).rstrip('.')}; see `{command} --help`"
+
+
+def main() -> None:
+    """Runs the command; a mistake of the caller is one line and exit code 2, any other exception 1."""
+    # TensorFlow's notices about its own graph rewriting are no news to who types a command, and what
+    # gRPC logs on a busy port or a server that is not there, our own line says.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        cli(prog_name="loopctr", standalone_mode=False)
+    except UsageError as error:
+        click.echo(f"loopctr: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(_one_line(error), err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("loopctr: interrupted", err=True)
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
