@@ -217,7 +217,7 @@ def test_fields_of_unequal_length_fail_or_are_cut_to_the_shortest(schema):
         rows.append(example.SerializeToString())
     rows = tf.constant(rows)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match="history_g.* another number of events"
+        tf.errors.InvalidArgumentError, match=r"history_g.* another number of events"
     ):
         parse_examples(rows, schema)
     mended = parse_examples(rows, schema, repair=True)

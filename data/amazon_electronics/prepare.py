@@ -17,19 +17,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
 
 from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
 from amazon_raw import category_lists, find_reviews, write_items, write_reviews
-from electronics_x1 import BARS_RULE, FILES, HONEST_RULE, MAX_LENGTH, X1Rows
 
+from loopctr_tf.building import bars
+from loopctr_tf.building.bars import PROTOCOLS, BarsRows, LongestHistory
 from loopctr_tf.building.prepare import REJECTED, prepare_rows
+from loopctr_tf.building.reading import Wanted
 from loopctr_tf.building.rejects import Rejects
 from loopctr_tf.errors import UsageError
 from loopctr_tf.files import new_folder
 from loopctr_tf.prepared import SPLITS
 from loopctr_tf.schema import Schema
 
-PROTOCOLS = ("honest", "bars")
+FILES = tuple(bars.FILES.values())
 SCHEMA = Path(__file__).with_name("schema.yaml")
 EXPECTED = {"reviews": 1_689_188, "users": 192_403, "items": 63_001}
 EXPECTED_X1 = {"rows of train.csv": 2_608_764, "rows of test.csv": 384_806}
+HISTORIES = ("item_history", "cate_history")
+MAX_LENGTH = 100
+"""``max_length`` of schema.yaml, and BARS's."""
+
+WANTED = (
+    Wanted("label", "binary", required=True),
+    Wanted("user_id", "string", required=True),
+    Wanted("item_id", "string", required=True),
+    Wanted("cate_id", "string"),
+    *(Wanted(name, "string", separator="^") for name in HISTORIES),
+)
+
+HONEST_RULE = (
+    "test is test.csv, each user's last event; valid are the rows of train.csv with the longest history "
+    "of their user, which is the last event but one; the rest is train, and all rows of a user whose "
+    "histories in train.csv are of one length"
+)
+BARS_RULE = "test is test.csv, and valid is test.csv too: selecting on valid is selecting on test"
 
 
 def prepare(
@@ -116,18 +136,25 @@ def _prepare_x1(
     ):
         stats = prepare_rows(
             Schema.load(SCHEMA),
-            X1Rows(raw, protocol, rejects),
+            BarsRows(
+                raw,
+                WANTED,
+                protocol,
+                valid=LongestHistory("user_id", "item_history"),
+                keep_first=dict.fromkeys(HISTORIES, MAX_LENGTH),
+                rejects=rejects,
+            ),
             folder / PREPARED,
             workers=workers,
             progress=progress,
         )
-        rows, bars = stats["rows"], protocol == "bars"
-        train = rows["train"] + (0 if bars else rows["valid"])
+        rows, as_bars = stats["rows"], protocol == "bars"
+        train = rows["train"] + (0 if as_bars else rows["valid"])
         facts = {
             "protocol": protocol,
             "source": "BARS AmazonElectronics_x1",
-            "split": BARS_RULE if bars else HONEST_RULE,
-            "history": f"the {'first' if bars else 'most recent'} {MAX_LENGTH} events",
+            "split": BARS_RULE if as_bars else HONEST_RULE,
+            "history": f"the {'first' if as_bars else 'most recent'} {MAX_LENGTH} events",
             **counted(EXPECTED_X1, dict(zip(EXPECTED_X1, (train, rows["test"]), strict=True))),
             "rejected": rejects.counts,
         }

@@ -84,23 +84,26 @@ class ByTime:
 class LongestHistory:
     """Of each user the rows with the longest history: the last ones, where histories grow with time.
 
-    Keeps a number a user.
+    A user whose histories are all of one length is wholly in train. Keeps two numbers a user.
     """
 
     def __init__(self, user: str, history: str):
         self.text = f"of each {user} the rows of train.csv with the longest {history}"
         self._user, self._history = user, history
-        self._longest = pd.Series(dtype=np.int64)
+        self._bounds = pd.DataFrame({"min": [], "max": []}, dtype=np.int64)
 
     def see(self, table: pa.Table) -> None:
-        """Notes the longest history of each user."""
-        found = self._lengths(table).groupby(level=0).max()
-        self._longest = pd.concat([self._longest, found]).groupby(level=0).max()
+        """Notes the shortest and the longest history of each user."""
+        found = self._lengths(table).groupby(level=0).agg(["min", "max"])
+        bounds = pd.concat([self._bounds, found]).groupby(level=0)
+        self._bounds = bounds.agg({"min": "min", "max": "max"})
 
     def chosen(self, first: int, table: pa.Table) -> np.ndarray:
-        """The rows whose history is as long as the user's longest."""
+        """The rows whose history is as long as the user's longest, and longer than another."""
         lengths = self._lengths(table)
-        return lengths.to_numpy() == self._longest.loc[lengths.index].to_numpy()
+        bounds = self._bounds.loc[lengths.index]
+        longest = bounds["max"].where(bounds["max"] > bounds["min"], -1)
+        return lengths.to_numpy() == longest.to_numpy()
 
     def _lengths(self, table: pa.Table) -> pd.Series:
         lengths = pc.list_value_length(table[self._history]).fill_null(0)

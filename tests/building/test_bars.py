@@ -60,7 +60,7 @@ def all_train():
         (LastRows(0.25), [6, 7]),
         # Two of eight rows by time would tear apart the three of time 50.
         (ByTime("time", 0.25), [0, 3, 6]),
-        (LongestHistory("user", "past"), [0, 3, 6, 7]),
+        (LongestHistory("user", "past"), [0, 3, 6]),
     ],
 )
 def test_the_honest_protocol_validates_on_rows_of_train(folder, rule, chosen):
