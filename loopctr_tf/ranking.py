@@ -92,10 +92,13 @@ def rank_tokens(model: SandwichModel, cache: UserCache, tokens, loops: int) -> t
     Candidates go through in chunks, because each attends to T tokens with every head: at T = 1024 the
     attention weights of 2,000 candidates would take a hundred times the memory of the result's inputs.
     """
-    requests, size, own = tf.unstack(tf.shape(tokens[0])[:3])
+    size = tf.shape(tokens[0])[1]
+    # In int64, as the product of a large batch's sizes is beyond int32.
+    requests, _, own, _ = tf.unstack(tf.shape(tokens[0], tf.int64))
     own += cache.tokens.shape[2]
-    weights = requests * (tf.shape(cache.mask)[1] + own) * own * model.config.heads
-    chunk = tf.maximum(WEIGHTS_AT_A_TIME // tf.maximum(weights, 1), 1)
+    seen = tf.shape(cache.mask, tf.int64)[1] + own
+    weights = tf.maximum(requests * seen * own * model.config.heads, 1)
+    chunk = tf.cast(tf.maximum(WEIGHTS_AT_A_TIME // weights, 1), tf.int32)
     chunks = tf.maximum((size + chunk - 1) // chunk, 1)
 
     def score(index, scores):

@@ -1,6 +1,5 @@
 """What the machine can do: its rate of matrix products, its cores, the memory in use."""
 
-import os
 import platform
 import resource
 import sys
@@ -9,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from loopctr_tf.building.workers import worker_count
 
 
 def matmul_rate(size: int = 1024, seconds: float = 0.5) -> float:
@@ -38,7 +39,7 @@ def peak_memory_bytes() -> int:
 def describe() -> dict[str, Any]:
     """Cores and versions, for a report."""
     return {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": worker_count(None),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

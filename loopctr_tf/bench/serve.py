@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -223,27 +224,25 @@ def _alternating(first, second, seconds: float) -> tuple[list[float], list[float
 def _concurrency(target, model, shape, candidates, clients, seconds, report) -> None:
     count = min(candidates, key=lambda number: abs(number - 500))
     for number in clients:
-        times: list[float] = []
         stop = threading.Event()
 
-        def caller(seed, times=times, stop=stop):
-            user = user_features(model.schema, 1, seed)
+        def caller(seed, stop=stop) -> list[float]:
+            user, times = user_features(model.schema, 1, seed), []
             features = {**user, **candidate_features((1, count), seed)}
             with ScoringClient(target, _NAME, timeout_s=120.0) as client:
                 client.score(features, "rank_loop_0")
-                while not stop.is_set():
+                while not stop.is_set() or not times:
                     start = time.perf_counter()
                     client.score(features, "rank_loop_0")
                     times.append(time.perf_counter() - start)
+            return times
 
-        threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(number)]
         start = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        time.sleep(max(3 * seconds, 1.0))
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(number) as pool:
+            callers = [pool.submit(caller, seed) for seed in range(number)]
+            wait(callers, max(3 * seconds, 1.0), FIRST_EXCEPTION)
+            stop.set()
+            times = [seconds for each in callers for seconds in each.result()]
         rate = len(times) / (time.perf_counter() - start)
         report["concurrency"].append(
             {
@@ -265,8 +264,13 @@ def _server(base_path: Path) -> Iterator[str]:
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(str(base_path), there), daemon=True)
     process.start()
+    there.close()  # so that the end of the process is the end of the pipe
     try:
-        yield here.recv()
+        try:
+            target = here.recv()
+        except EOFError as error:
+            raise RuntimeError(f"the server of {str(base_path)!r} did not start") from error
+        yield target
         here.send("stop")
         process.join(30)
     finally:

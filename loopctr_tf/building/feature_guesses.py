@@ -171,7 +171,7 @@ def _judged(events: Sample, roles: Roles, side: str) -> bool:
 def _feature(guesses: Guesses, profile: Profile, side: str, why: str) -> FeatureGuess:
     name, missing = profile.name, profile.missing
     if missing:
-        why += f"; {missing / (profile.rows + missing):.0%} missing"
+        why += f"; {missing / profile.looked_at:.0%} missing"
     if profile.longest is not None:
         why += f"; lists of up to {profile.longest} values in the sample"
         table = guesses.table(profile)

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loopctr_tf.building.rules import TableRule
-from loopctr_tf.errors import UsageError
 from loopctr_tf.schema import PADDING, Feature, Schema
 
 _CONSOLIDATE = 1 << 22
@@ -132,13 +131,9 @@ class Fit:
         if weights is not None:
             values, weights = values[weights > 0], weights[weights > 0]
         if feature.transform == "log1p":
-            least = float(np.nanmin(values, initial=np.inf))
-            if least <= -1:
-                raise UsageError(
-                    f"feature {feature.name!r} has transform log1p and the value {least:g} in a "
-                    "training row; correct it, or drop the transform"
-                )
-            values = np.log1p(values.astype(np.float64))
+            # As `tokens.standardize` has it: the sign is kept.
+            values = values.astype(np.float64)
+            values = np.sign(values) * np.log1p(np.abs(values))
         self.moments[feature.name].add(values, weights)
 
     def merge(self, other: "Fit") -> None:
@@ -173,7 +168,9 @@ class Fit:
         moments = self.moments.get(feature.name)
         if moments is None:
             return feature
-        default = math.expm1(moments.mean) if feature.transform == "log1p" else moments.mean
+        default = moments.mean
+        if feature.transform == "log1p":
+            default = math.copysign(math.expm1(abs(moments.mean)), moments.mean)
         return dataclasses.replace(
             feature, mean=float(moments.mean), std=moments.scale(), default=float(default)
         )

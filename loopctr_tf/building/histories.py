@@ -5,8 +5,6 @@ numbers. It ends before the row's own moment: all events of the same time are le
 order is exact, those that come later in the files. The most recent ``max_length`` events of it stay.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from loopctr_tf.building.columns import flat_spans
@@ -103,8 +101,3 @@ class _Some:
 
 def _numbered(store: Store, where: Condition | None, label: str) -> _All | _Some:
     return _All(len(store)) if where is None else _Some(store.matches(where, label))
-
-
-def without_history(spans: Mapping[str, Span]) -> dict[str, int]:
-    """How many rows have an empty history, for every sequence."""
-    return {name: int((start == end).sum()) for name, (start, end) in spans.items()}

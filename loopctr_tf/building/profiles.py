@@ -1,5 +1,6 @@
 """The beginning of a table, and what each of its columns seems to hold."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Profile:
     Attributes:
       name: of the column.
       kind: "whole" (numbers), "number", "text", "date" (any writing of a moment), "bool" or "other".
-      rows: rows with a value.
+      rows: values that are there (of a list: its elements).
       missing: rows without one.
       distinct: different values (of a list: of its elements).
       commonest: up to six values, the commonest first.
@@ -38,6 +39,7 @@ class Profile:
       unit: of a number that would be a moment between 1995 and 2034: "s", "ms", "us" or "ns".
       longest: elements of the longest list; None for a column of single values.
       separator: between the elements of a list in text.
+      looked_at: rows of the sample.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Profile:
     unit: str | None = None
     longest: int | None = None
     separator: str | None = None
+    looked_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,10 @@ def take_sample(paths: str | Path | Sequence[str | Path], rows: int = SAMPLE_ROW
     schema = pa.schema([(column.name, column.arrow_type) for column in wanted])
     table = pa.concat_tables([schema.empty_table(), *tables])[:rows].combine_chunks()
     columns = {name: _whole(table.column(name)) for name in table.column_names}
-    profiles = {name: _profile(name, array, types[name]) for name, array in columns.items()}
+    profiles = {
+        name: dataclasses.replace(_profile(name, array, types[name]), looked_at=len(array))
+        for name, array in columns.items()
+    }
     for name, profile in profiles.items():
         if profile.separator is not None:
             columns[name] = _split(columns[name], profile.separator)

@@ -120,9 +120,11 @@ class _Team:
         for pipe in self._pipes:
             pipe.close()
 
-    def _killed(self, pipe: Connection) -> UsageError:
+    def _killed(self, pipe: Connection) -> Exception:
         process = self._processes[self._pipes.index(pipe)]
         process.join()
+        if process.exitcode >= 0:
+            return RuntimeError(f"a worker ended by itself (exit code {process.exitcode})")
         return UsageError(
             f"a worker was killed (exit code {process.exitcode}), most often because memory ran out; "
             "give fewer --workers, or more memory"

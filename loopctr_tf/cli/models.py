@@ -56,6 +56,7 @@ def train(prepared, run, config, overrides, schema, quiet):
         f"best epoch {results['best_epoch']} of {len(results['history']['loss'])} "
         f"by {results['monitor']}, {results['seconds']:.0f} s"
     )
+    click.echo("validation split:")
     _print_depths(results["valid"], settings.model.loops)
     click.echo(f"\nnext: loopctr evaluate {run} {prepared}")
 

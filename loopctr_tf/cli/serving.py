@@ -70,7 +70,12 @@ def _versions(labels):
 @click.option("--signature", default="serving_default", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds a call.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="CSV to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV to write; replaced at the end where it exists.",
+)
 def score(rows, target, name, label, signature, batch_size, timeout, out):
     """Score ROWS through a server and write one line a row: its number, from 0, and probabilities.
 

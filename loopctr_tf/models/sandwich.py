@@ -95,6 +95,7 @@ class SandwichModel(keras.Model):
         if settings:
             config = LoopCTRConfig.from_dict({**config.to_dict(), **settings})
         _check_activation(config.activation)
+        _check_fitted(schema)
         self.schema, self.config = schema, config
         block = {
             "heads": config.heads,
@@ -484,6 +485,15 @@ def _check_activation(name: str) -> None:
         raise UsageError(
             f"activation is {name!r}; give a name that Keras knows, e.g. 'gelu'"
         ) from error
+
+
+def _check_fitted(schema: Schema) -> None:
+    for table in schema.tables:
+        if table.vocabulary == ():
+            raise UsageError(
+                f"table {table.name!r} has an empty vocabulary, so that all its values are one; load "
+                "the schema of the prepared folder, where it is fitted, or give it hash_buckets"
+            )
 
 
 def _masked_mean(tokens: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -146,9 +146,7 @@ class Caller:
     ) -> dict[str, np.ndarray]:
         """Returns the outputs by name."""
         signature, arrays = await self._arrays(features, signature_name, terms)
-        if outputs is None:
-            outputs = sorted(signature.outputs)
-        for name in outputs:
+        for name in outputs or ():
             if name not in signature.outputs:
                 raise UsageError(
                     f"output {name!r} is not one of signature {signature.name!r}, which are: "
@@ -159,7 +157,7 @@ class Caller:
             columns = []
             for chunk in row_chunk:
                 request = predict_pb2.PredictRequest(
-                    model_spec=self._spec(signature.name), output_filter=outputs
+                    model_spec=self._spec(signature.name), output_filter=outputs or ()
                 )
                 for name, array in chunk.items():
                     request.inputs[name].CopyFrom(tensors.to_proto(array))
@@ -184,7 +182,8 @@ class Caller:
                 f"signature {signature.name!r} has no output 'probability' but "
                 f"{', '.join(names)}; call predict() for all of them"
             )
-        found = await self.predict(features, signature.name, names, terms)
+        # All outputs: for every other set of them a server prepares its graph anew, for seconds.
+        found = await self.predict(features, signature.name, None, terms)
         return found[names[0]]
 
     async def classify(

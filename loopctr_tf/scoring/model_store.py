@@ -175,13 +175,15 @@ class ModelStore:
             version = max(folders)
             if version not in self._loaded:
                 files = fingerprint(folders[version])
-                if self._failed == (version, files):
-                    return
-                loaded = self._load(version, folders[version])
-                self._failed = None if loaded else (version, files)
-                if not loaded:
-                    return
-                _log.info("version %d of %s is served", version, self.name)
+                if self._failed != (version, files):
+                    loaded = self._load(version, folders[version])
+                    self._failed = None if loaded else (version, files)
+                    if loaded:
+                        _log.info("version %d of %s is served", version, self.name)
+                if version not in self._loaded:
+                    if not self._loaded:
+                        return
+                    version = self.version  # goes on in the place of the one that does not load
             self._retire_all_but(version)
 
     def _load(self, version: int, path: Path) -> bool:

@@ -3,7 +3,6 @@
 import pytest
 
 from loopctr_tf.building.event_fit import fit_events
-from loopctr_tf.errors import UsageError
 from tests.building.logs import START, load_rows, negatives_dict, schema_dict
 from tests.building.test_store import EVENT
 
@@ -58,18 +57,6 @@ def test_a_number_may_be_kept(tmp_path):
     schema["features"][3].update(mean=1.0, std=2.0, default=3.0)
     age = number(fitted(tmp_path, log({}), schema), "age")
     assert (age.mean, age.std, age.default) == (1.0, 2.0, 3.0)
-
-
-def test_a_number_without_logarithm_is_refused_only_in_training_rows(tmp_path):
-    events, items, users = log({"item_id": "i1"}, {"item_id": "i2"}, {"item_id": "i3"})
-    split = {"by": "last", "valid": 0, "test": 1}
-    items["i3"]["price"] = -5.0
-    fitted(tmp_path, (events, items, users), schema_dict(split=split))
-    items["i1"]["price"] = -5.0
-    with pytest.raises(
-        UsageError, match="feature 'price' has transform log1p and the value -5 in a"
-    ):
-        fitted(tmp_path, (events, items, users), schema_dict(split=split))
 
 
 def test_an_item_that_is_only_ever_a_negative_is_not_known(tmp_path):

@@ -3,11 +3,12 @@ import copy
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 
 from loopctr_tf.building.fitting import Counts, Fit, Moments
 from loopctr_tf.building.rules import TableRule
-from loopctr_tf.errors import UsageError
 from loopctr_tf.schema import Schema
+from loopctr_tf.tokens import standardize
 from tests.building.logs import SCHEMA
 
 
@@ -130,15 +131,17 @@ def test_only_what_is_to_be_fitted_is_fitted():
     assert (never.mean, never.std, never.default) == (0.0, 1.0, 0.0)
 
 
-def test_a_number_that_has_no_logarithm_is_refused():
-    found = fit()
-    price = feature(found.draft, "price")
-    with pytest.raises(
-        UsageError, match="'price' has transform log1p and the value -1 in a training"
-    ):
-        found.measure(price, np.array([2.0, -1.0, np.nan]))
+def test_negative_numbers_are_fitted_as_the_model_standardises_them():
+    found, values = fit(), np.array([-9.0, -0.9, -0.5, 0.5, 2.0, np.nan])
+    found.measure(feature(found.draft, "price"), values)
     # What no row holds is no matter.
-    found.measure(price, np.array([2.0, -1.0]), np.array([1, 0]))
+    found.measure(feature(found.draft, "price"), np.array([1e6]), np.array([0]))
+    price = feature(found.schema(), "price")
+    seen = standardize(price, tf.constant(values[:5], tf.float32)).numpy()
+    assert (seen.mean(), seen.std()) == pytest.approx((0, 1), abs=1e-6)
+    missing = tf.constant([price.default], tf.float32)
+    assert price.default < 0
+    assert standardize(price, missing).numpy() == pytest.approx(0, abs=1e-6)
 
 
 def test_fits_merge():
