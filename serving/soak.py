@@ -2,46 +2,41 @@
 
 Starts `loopctr serve` in a process of its own, asks it every request once in quiet, then all of them
 at random from several threads while two exports take turns as the newest version and broken ones
-turn up between. Every answer is compared with what its version's export answers when TensorFlow runs
-it alone, every refusal with the status and the words that belong to it.
+turn up between. Every answer is compared with what the same export answered in quiet (and that with
+what TensorFlow gives without a server), every refusal with its status and its words.
 """
 
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import tempfile
-import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import click
-import grpc
-import numpy as np
-
+# Before TensorFlow and gRPC load: what they would log is no news, or our own line says it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+import click
+import numpy as np
 from traffic.bad_examples import bad_example_cases
-from traffic.cases import Case, fault
+from traffic.cases import ROUGH, Answer, Case, Code, read_outputs, response_of
 from traffic.clients import Account, Sender, Traffic
 from traffic.good import LISTS, ROWS, good_cases
 from traffic.hostile import abandoned_cases, hostile_cases
 from traffic.references import Reference
 from traffic.reports import markdown, summary
 from traffic.samples import Sampler
-from traffic.server import AVAILABLE, BROKEN, END, Server, Versions, statuses
+from traffic.server import Server
+from traffic.swaps import LABELS, Swaps, Watch
+from traffic.versions import Versions
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.runs import json_text
-
-LABELS = ("A", "B")
-_TAKE_UP_S = 180.0
-"""Longest time that the server may take for a new version."""
-_SAMPLE_S = 0.5
-_GIVE_UP_AFTER = 2
-"""Swaps that fail before no more are tried."""
 
 
 def make_cases(
@@ -65,12 +60,12 @@ def make_cases(
     names = sorted(set.intersection(*(set(r.signatures) for r in references.values())))
     sampler = Sampler(first.signatures, first.schema, seed)
     good = list(good_cases(references, sampler, names, rows, lists))
-    _check_distinct(good)
+    check_distinct(good)
     shared = (tuple(references), sampler, first.schema, names)
-    return [*good, *hostile_cases(*shared), *bad_example_cases(*shared), *abandoned_cases(good)]
+    return [*good, *hostile_cases(*shared), *bad_example_cases(*shared)]
 
 
-def _check_distinct(cases: Sequence[Case]) -> None:
+def check_distinct(cases: Sequence[Case]) -> None:
     """Refuses exports whose answers are the same: one given by the wrong version would pass."""
     for case in cases:
         if case.kind != "serving_default":
@@ -86,130 +81,13 @@ def _check_distinct(cases: Sequence[Case]) -> None:
                 )
 
 
-class Swaps:
-    """Versions that come and go while requests run.
-
-    Args:
-      server, versions: of the soak.
-      pause_s: between a version's taking service and the next one's appearance.
-    """
-
-    def __init__(self, server: Server, versions: Versions, pause_s: float):
-        self._server, self._versions, self._pause_s = server, versions, pause_s
-        self._channel = grpc.insecure_channel(server.target)
-        self.seconds: list[float] = []
-        self.refused: dict[str, int] = {}
-        self.problems: list[str] = []
-        self.seen_serving = 0
-
-    def run(self, until: float) -> None:
-        """Swaps, with a broken version before every second one, until a time is over."""
-        newest, turn = 1, 0
-        broken = list(BROKEN)
-        while self._wait(self._pause_s, until) and len(self.problems) < _GIVE_UP_AFTER:
-            turn += 1
-            try:
-                if turn % 2 == 0:
-                    self._refuse(broken[turn // 2 % len(broken)], newest)
-                    if not self._wait(self._pause_s, until):
-                        return
-                newest = self._swap(LABELS[turn % len(LABELS)])
-            except grpc.RpcError as error:
-                self.problems.append(f"GetModelStatus failed: {error.code().name}")
-
-    def _swap(self, label: str) -> int:
-        start = time.monotonic()
-        version = self._versions.publish(label)
-        found = self._await(
-            version,
-            lambda states: states[version].state == AVAILABLE
-            and all(s.state != AVAILABLE for v, s in states.items() if v != version),
-        )
-        if not found:
-            self.problems.append(f"version {version} was not taken up in {_TAKE_UP_S:.0f} s")
-            return version
-        self._versions.settled(version)
-        self._versions.remove_others(version)
-        self.seconds.append(time.monotonic() - start)
-        return version
-
-    def _refuse(self, kind: str, newest: int) -> None:
-        """A broken version: it has to be reported, and the one before it has to stay."""
-        version = self._versions.publish_broken(kind)
-        found = self._await(
-            version,
-            lambda states: states[version].state == END
-            and states[version].status.error_code != 0
-            and states[newest].state == AVAILABLE,
-        )
-        if found:
-            self.refused[kind] = self.refused.get(kind, 0) + 1
-        else:
-            self.problems.append(f"version {version} ({kind}) was not reported as failed")
-
-    def _await(self, version: int, reached: Callable[[dict], bool]) -> bool:
-        until = time.monotonic() + _TAKE_UP_S
-        while time.monotonic() < until and self._server.ended is None:
-            states = statuses(self._channel)
-            if version in states and reached(states):
-                return True
-            time.sleep(0.1)
-        return False
-
-    def _wait(self, seconds: float, until: float) -> bool:
-        """Sleeps; False once the soak is over or the server has gone."""
-        end = min(time.monotonic() + seconds, until)
-        while time.monotonic() < end and self._server.ended is None:
-            time.sleep(min(0.2, max(0.0, end - time.monotonic())))
-        return time.monotonic() < until and self._server.ended is None
-
-
-class Watch:
-    """Looks at the server's memory, health and versions until it is stopped."""
-
-    def __init__(self, server: Server):
-        self._server = server
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.memory: list[tuple[float, float]] = []
-        self.problems: list[str] = []
-        self.checks = 0
-
-    def __enter__(self) -> "Watch":
-        self._start = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with grpc.insecure_channel(self._server.target) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while not self._stop.wait(_SAMPLE_S) and self._server.ended is None:
-                memory = self._server.memory_mb()
-                if memory is not None:
-                    self.memory.append((time.monotonic() - self._start, memory))
-                try:
-                    found = health.Check(health_pb2.HealthCheckRequest(), timeout=30).status
-                    states = statuses(channel)
-                except grpc.RpcError as error:
-                    self.problems.append(f"health or status failed: {error.code().name}")
-                    continue
-                self.checks += 1
-                if found != health_pb2.HealthCheckResponse.SERVING:
-                    self.problems.append(f"health was {found} instead of SERVING")
-                if all(status.state != AVAILABLE for status in states.values()):
-                    self.problems.append("no version was AVAILABLE")
-
-
 def soak(
     exports: Mapping[str, Path],
     cases: Sequence[Case],
     seconds: float,
     clients: int,
-    pause_s: float = 10.0,
+    pause_s: float = 5.0,
+    think_s: float = 0.1,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
@@ -221,35 +99,43 @@ def soak(
       seconds: of mixed requests.
       clients: threads that send.
       pause_s: seconds between one change in the versions and the next.
+      think_s: mean pause of a client between two requests.
       seed: of the order of requests.
       say: takes lines about progress.
 
     Returns:
       The report, see :func:`traffic.reports.summary`; its ``problems`` are empty when all was right.
+
+    Raises:
+      UsageError: when the server does not start.
     """
     work = Path(tempfile.mkdtemp(prefix="soak-"))
+    account, quiet = Account(), Account()
+    memory = {}
     try:
         versions = Versions(work / "models", exports)
         versions.publish(LABELS[0])
         with Server(work / "models", work / "server.log") as server:
-            say(f"serving version 1 at {server.target}")
-            started_mb = server.memory_mb()
-            account, quiet = Account(), Account()
-            sender = Sender(server.target, versions, quiet)
-            for case in cases:
-                sender.send(case)
-            sender.close()
-            say(f"{len(cases)} requests asked in quiet, {quiet.wrong.total()} wrong")
-            warm_mb = server.memory_mb()
+            memory["start"] = server.memory_mb()
+            say(f"version 1 is served at {server.target}; each request alone")
             swaps = Swaps(server, versions, pause_s)
-            alive = lambda: server.ended is None  # noqa: E731
+            cases = _asked(server, versions, quiet, cases, LABELS[0])
+            for label in LABELS[1:]:
+                swaps.swap(label)
+                cases = _asked(server, versions, quiet, cases, label)
+            swaps.seconds.clear()
+            memory["warm"] = server.memory_mb()
+            cases = [*cases, *abandoned_cases(case for case in cases if case.good)]
+            say(f"{quiet.wrong.total()} of them wrong; {seconds:.0f} s of all together")
             with (
-                Watch(server) as watch,
-                Traffic(server.target, versions, account, cases, clients, seed, alive),
+                Watch(server, swaps) as watch,
+                Traffic(server, versions, account, cases, clients, think_s, seed),
             ):
                 swaps.run(time.monotonic() + seconds)
             died = server.ended
-            end_mb = server.memory_mb()
+            memory["end"] = server.memory_mb()
+            if died is None:
+                swaps.begin(LABELS[0])  # to stop is hardest while a version loads
             exit_code = server.stop()
             log = server.log()
     finally:
@@ -257,7 +143,7 @@ def soak(
     return summary(
         account=account,
         quiet=quiet,
-        memory={"start": started_mb, "warm": warm_mb, "end": end_mb},
+        memory=memory,
         samples=watch.memory,
         swaps=swaps.seconds,
         refused=swaps.refused,
@@ -266,5 +152,85 @@ def soak(
         died=died,
         exit_code=exit_code,
         log=log,
-        settings={"seconds": seconds, "clients": clients, "pause_s": pause_s, "seed": seed},
+        settings={
+            "seconds": seconds,
+            "clients": clients,
+            "pause_s": pause_s,
+            "think_s": think_s,
+            "seed": seed,
+        },
     )
+
+
+def _asked(
+    server: Server, versions: Versions, account: Account, cases: Sequence[Case], label: str
+) -> list[Case]:
+    """Sends each case alone, and takes what this export answers for what it has to answer later."""
+    sender = Sender(server.target, versions, account)
+    found = []
+    for case in cases:
+        reply = sender.send(case, tolerance=ROUGH)
+        if reply.code is Code.OK and case.answers[label].outputs is not None:
+            outputs = read_outputs(response_of(case, reply))
+            answers = {**case.answers, label: Answer(outputs=outputs)}
+            case = dataclasses.replace(case, answers=answers)
+        found.append(case)
+    sender.close()
+    return found
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("export_a", type=click.Path(path_type=Path))
+@click.argument("export_b", type=click.Path(path_type=Path))
+@click.option("--seconds", default=300.0, show_default=True, help="Of mixed requests.")
+@click.option("--clients", type=click.IntRange(1), default=6, show_default=True)
+@click.option(
+    "--pause", default=5.0, show_default=True, help="Seconds between changes in the versions."
+)
+@click.option(
+    "--think-ms", default=100.0, show_default=True, help="Mean pause of a client after a request."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def cli(export_a, export_b, seconds, clients, pause, think_ms, seed, as_json):
+    """Soak the embedded server with EXPORT_A and EXPORT_B as versions that take turns.
+
+    Both are folders that `loopctr export` made, of one schema, with other weights, and with the
+    default --bad-input reject.
+
+    Exit codes: 0 all was right, 1 something was wrong (the report says what), 2 something you gave is.
+    """
+    exports = dict(zip(LABELS, (export_a, export_b), strict=True))
+
+    def say(text):
+        click.echo(text, err=True)
+
+    say("making requests")
+    cases = make_cases(exports, seed)
+    report = soak(exports, cases, seconds, clients, pause, think_ms / 1e3, seed, say)
+    click.echo(json_text(report) if as_json else markdown(report))
+    sys.exit(1 if report["problems"] else 0)
+
+
+def main() -> None:
+    """Runs the script; a mistake of the caller is one line and exit code 2."""
+    try:
+        cli(prog_name="soak.py", standalone_mode=False)
+    except click.ClickException as error:
+        click.echo(f"soak.py: {error.format_message()}", err=True)
+        sys.exit(2)
+    except UsageError as error:
+        click.echo(f"soak.py: {error}", err=True)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("soak.py: interrupted", err=True)
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    # The server, a process of its own, must not outlive a soak that is told to end.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    main()

@@ -1,17 +1,23 @@
 """A SavedModel run the way TensorFlow Serving runs it: a graph session over the tag ``serve``."""
 
 import contextlib
+import ctypes
 import functools
 import logging
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.framework.ops import dismantle_graph
 
 # Distinct sets of outputs asked for; further ones push out those unused for longest.
 _CALLABLES = 64
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 class SavedModel:
@@ -44,11 +50,16 @@ class SavedModel:
                 )
         except BaseException:
             self._session.close()
+            dismantle_graph(graph)
             raise
         self.signature_defs: Mapping[str, meta_graph_pb2.SignatureDef] = dict(
             meta_graph.signature_def
         )
-        self._callable = functools.lru_cache(maxsize=_CALLABLES)(self._make_callable)
+        making = threading.Lock()
+        self._callable = functools.lru_cache(maxsize=_CALLABLES)(
+            lambda *names: _Once(functools.partial(self._make_callable, *names), making)
+        )
+        _return_freed_memory()
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
         """Runs the graph once.
@@ -64,7 +75,7 @@ class SavedModel:
           tf.errors.OpError: with the code and the words of the operation that failed.
         """
         names, wanted = tuple(sorted(feeds)), tuple(sorted(set(fetches)))
-        call = self._callable(names, wanted)
+        call = self._callable(names, wanted)()
         try:
             results = call(*(feeds[name] for name in names))
         except UnicodeDecodeError as error:
@@ -79,14 +90,51 @@ class SavedModel:
         options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         # Not `Session.run`: it costs three times as much a call, casts what it is fed without a
         # word, and rewrites the messages of failed operations. tf_keras builds on it as well.
-        return self._session._make_callable_from_options(options)
+        made = self._session._make_callable_from_options(options)
+        _return_freed_memory()
+        return made
 
     def close(self) -> None:
         """Frees the graph, its variables and its tables; no run may be under way."""
+        graph = self._session.graph
         self._session.close()
         # the variables go with the session, and the session with the last name for it: not to wait
         # for a garbage collection matters where a model takes gigabytes
         del self._callable, self._session
+        # a graph and its operations hold each other, so that it too would wait for one
+        dismantle_graph(graph)
+        _return_freed_memory()
+
+
+class _Once:
+    """Makes something when it is first asked for, and once, whoever asks at the same time.
+
+    To prepare a graph takes seconds and, meanwhile, hundreds of megabytes. Callers of a version that
+    is new in service ask for all of its signatures at once: one preparation follows the other.
+
+    Args:
+      make: makes it.
+      making: lock of all that may not be made at the same time.
+    """
+
+    def __init__(self, make: Callable[[], Any], making: threading.Lock):
+        self._make, self._making, self._made = make, making, None
+
+    def __call__(self) -> Any:
+        if self._made is None:
+            with self._making:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+
+def _return_freed_memory() -> None:
+    """Hands freed memory back to the system, where the C library (glibc) would keep it.
+
+    What loading and preparing a graph need for a moment is many times what stays in use.
+    """
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
 
 
 @contextlib.contextmanager

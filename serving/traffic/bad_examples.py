@@ -4,18 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from tensorflow.core.example import example_pb2
-from tensorflow_serving.apis import classification_pb2, regression_pb2
 
 from loopctr_tf.schema import Schema
-from traffic.cases import MODEL, Case
-from traffic.good import HISTORY, predict_payload
+from traffic.cases import Case
+from traffic.good import HISTORY
 from traffic.hostile import INVALID, Bad
+from traffic.messages import examples_request, predict_payload
 from traffic.samples import EXAMPLE_SIGNATURES, Sampler
-
-_REQUESTS = {
-    "Classify": classification_pb2.ClassificationRequest,
-    "Regress": regression_pb2.RegressionRequest,
-}
 
 
 def bad_example_cases(
@@ -36,9 +31,9 @@ def bad_example_cases(
             payload = predict_payload(name, {"inputs": np.array([second, wrong], object)})
             yield bad(kind, payload, INVALID, words)
         method = name.capitalize()
-        empty = _request(method, name)
+        empty = examples_request(method, name, [])
         yield bad("no examples", empty.SerializeToString(), INVALID, "Input is empty", method)
-        whole = _request(method, name, first)
+        whole = examples_request(method, name, [first])
         # The example's own bytes end the message.
         cut = whole.SerializeToString()[:-7]
         yield bad("bytes that are no message", cut, INVALID, "", method)
@@ -46,18 +41,10 @@ def bad_example_cases(
             _set_number(whole.input.example_list.examples[0], feature, np.nan)
             payload = whole.SerializeToString()
             yield bad("not finite", payload, INVALID, "must be finite", method)
-    for method in _REQUESTS:
+    for method in ("Classify", "Regress"):
         for name in ("serving_default", "nope"):
-            wrong = _request(method, name, sampler.examples(1, 1)[0])
+            wrong = examples_request(method, name, sampler.examples(1, 1))
             yield bad("wrong method", wrong.SerializeToString(), INVALID, "", method)
-
-
-def _request(method: str, name: str, first: bytes | None = None):
-    request = _REQUESTS[method]()
-    request.model_spec.name, request.model_spec.signature_name = MODEL, name
-    if first is not None:
-        request.input.example_list.examples.add().MergeFromString(first)
-    return request
 
 
 def _bad_rows(serialized: bytes, schema: Schema) -> Iterator[tuple[str, bytes, str]]:

@@ -3,14 +3,15 @@
 import collections
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import grpc
 import numpy as np
 
-from traffic.cases import METHODS, Answer, Case, Code, Reply, fault
-from traffic.good import versioned
-from traffic.server import Versions
+from traffic.cases import EXACT, METHODS, Answer, Case, Code, Reply, fault
+from traffic.messages import versioned
+from traffic.server import Server
+from traffic.versions import Versions
 
 GOOD_SHARE = 0.5
 """Share of requests that are good ones."""
@@ -62,12 +63,13 @@ class Sender:
         }
         self._versions, self._account = versions, account
 
-    def send(self, case: Case, pinned: int | None = None) -> None:
-        """Sends a case and enters its outcome.
+    def send(self, case: Case, pinned: int | None = None, tolerance: float = EXACT) -> Reply:
+        """Sends a case, enters its outcome, and returns the reply.
 
         Args:
           case: the request.
           pinned: insist on a version, which may be in service or not.
+          tolerance: of numbers.
         """
         payload = case.payload if pinned is None else versioned(case.payload, pinned)
         start = time.monotonic()
@@ -75,10 +77,11 @@ class Sender:
         end = time.monotonic()
         possible = self._versions.possible(start, end)
         if pinned is not None:
-            problem = _pinned_fault(case, reply, pinned, possible)
+            problem = pinned_fault(case, reply, pinned, possible)
         else:
-            problem = fault(case, reply, possible)
+            problem = fault(case, reply, possible, tolerance)
         self._account.add(case, reply, 1e3 * (end - start), problem)
+        return reply
 
     def _reply(self, case: Case, payload: bytes) -> Reply:
         call = self._methods[case.method].future(payload, timeout=case.timeout_s)
@@ -97,9 +100,7 @@ class Sender:
         self._channel.close()
 
 
-def _pinned_fault(
-    case: Case, reply: Reply, pinned: int, possible: Mapping[int, str]
-) -> str | None:
+def pinned_fault(case: Case, reply: Reply, pinned: int, possible: Mapping[int, str]) -> str | None:
     """What is wrong with the reply to a request that names a version."""
     gone = Answer(Code.NOT_FOUND, f", {pinned})")
     if reply.code is Code.NOT_FOUND and gone.words in reply.details:
@@ -114,29 +115,29 @@ class Traffic:
     """Threads that send good and bad cases at random until they are stopped.
 
     Args:
-      target: host:port.
+      server: that answers; no more is sent once it has ended.
       versions: tells which version may have answered.
       account: takes the outcomes.
       cases: what to send.
       clients: threads.
+      think_s: mean pause of a thread between two requests, drawn from an exponential distribution.
       seed: of the order.
-      alive: no more is sent once it says False.
     """
 
     def __init__(
         self,
-        target: str,
+        server: Server,
         versions: Versions,
         account: Account,
         cases: Sequence[Case],
         clients: int,
+        think_s: float,
         seed: int,
-        alive: Callable[[], bool],
     ):
-        self._target, self._versions, self._account = target, versions, account
+        self._server, self._versions, self._account = server, versions, account
         self._good = _by_kind(case for case in cases if case.good)
         self._bad = _by_kind(case for case in cases if not case.good)
-        self._alive = alive
+        self._think_s = think_s
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
         self._threads = [
@@ -157,9 +158,11 @@ class Traffic:
             raise self._errors[0]
 
     def _run(self, rng: np.random.Generator) -> None:
-        sender = Sender(self._target, self._versions, self._account)
+        sender = Sender(self._server.target, self._versions, self._account)
         try:
-            while not self._stop.is_set() and self._alive():
+            while (
+                not self._stop.wait(rng.exponential(self._think_s)) and self._server.ended is None
+            ):
                 good = rng.random() < GOOD_SHARE or not self._bad
                 kinds = self._good if good else self._bad
                 cases, weights = kinds[rng.integers(len(kinds))]

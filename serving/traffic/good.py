@@ -3,14 +3,12 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
-from loopctr_tf.scoring import tensors
-from traffic.cases import MODEL, Answer, Case, Code
+from traffic.cases import Answer, Case, Code
+from traffic.messages import Arrays, examples_request, predict_payload
 from traffic.references import Reference
 from traffic.samples import ENCODE, EXAMPLE_SIGNATURES, RANK_CACHED, Sampler
 
-Arrays = Mapping[str, np.ndarray]
 HISTORY = 20
 """Events of most requests."""
 ROWS = ((1, HISTORY), (7, HISTORY), (64, HISTORY), (3, 300), (2, 0), (0, HISTORY))
@@ -48,7 +46,7 @@ def good_cases(
             for requests, candidates in lists:
                 arrays = sampler.features(name, requests, candidates, HISTORY, mixed=True)
                 if name == "cascade":
-                    arrays["refine_top_k"][:] = _settled(references, arrays)
+                    arrays["refine_top_k"][:] = settled(references, arrays)
                 yield good_case(references, name, arrays)
         else:
             for count, history in rows:
@@ -56,23 +54,6 @@ def good_cases(
                     references, name, sampler.features(name, count, 1, history, mixed=True)
                 )
     yield from _odd_cases(references, sampler)
-
-
-def predict_payload(name: str, arrays: Arrays) -> bytes:
-    """A serialized PredictRequest."""
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = MODEL, name
-    for alias, array in arrays.items():
-        request.inputs[alias].CopyFrom(tensors.to_proto(array))
-    return request.SerializeToString()
-
-
-def versioned(payload: bytes, version: int) -> bytes:
-    """The same PredictRequest, for one version."""
-    more = predict_pb2.PredictRequest()
-    more.model_spec.version.value = version
-    # Messages written one behind the other read as their merger.
-    return payload + more.SerializeToString()
 
 
 def good_case(references: Mapping[str, Reference], name: str, arrays: Arrays, **settings) -> Case:
@@ -92,21 +73,15 @@ def good_case(references: Mapping[str, Reference], name: str, arrays: Arrays, **
 
 def _example_cases(references, sampler, name, rows) -> Iterator[Case]:
     """The signature by Predict, and by the method that it is made for."""
-    message, method = {
-        "classify": (classification_pb2.ClassificationRequest, "Classify"),
-        "regress": (regression_pb2.RegressionRequest, "Regress"),
-    }[name]
     for count, history in rows:
         if not count:
             continue
         examples = sampler.examples(count, history)
         case = good_case(references, name, {"inputs": np.array(examples, object)})
         yield case
-        request = message()
-        request.model_spec.name, request.model_spec.signature_name = MODEL, name
-        for example in examples:
-            request.input.example_list.examples.add().MergeFromString(example)
-        yield Case(method, method, request.SerializeToString(), case.answers, good=True)
+        method = name.capitalize()
+        payload = examples_request(method, name, examples).SerializeToString()
+        yield Case(method, method, payload, case.answers, good=True)
 
 
 def _cached_cases(references, sampler, name, lists) -> Iterator[Case]:
@@ -125,7 +100,7 @@ def _cached_cases(references, sampler, name, lists) -> Iterator[Case]:
             yield Case(name, "Predict", payload, answers, good=True)
 
 
-def _settled(references: Mapping[str, Reference], arrays: Arrays) -> int:
+def settled(references: Mapping[str, Reference], arrays: Arrays) -> int:
     """Of how many candidates the choice is the same in every run: the cut lies in a gap of scores."""
     requests, candidates = arrays["refine_top_k"].shape[0], 0
     gaps = []

@@ -4,7 +4,7 @@ Every one is a good request with one thing wrong; the words that the details mus
 was refused for that and for nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
@@ -12,8 +12,9 @@ from tensorflow_serving.apis import predict_pb2
 
 from loopctr_tf.schema import Schema
 from loopctr_tf.scoring import Signature, tensors
-from traffic.cases import MODEL, Answer, Case, Code
-from traffic.good import HISTORY, Arrays, predict_payload, versioned
+from traffic.cases import Answer, Case, Code
+from traffic.good import HISTORY
+from traffic.messages import MODEL, Arrays, predict_payload, versioned
 from traffic.samples import RANK_CACHED, Sampler
 
 INVALID = Code.INVALID_ARGUMENT
@@ -150,7 +151,8 @@ def _signature_cases(bad: Bad, signature: Signature, arrays: Arrays) -> Iterator
     for alias, array in arrays.items():
         other = np.zeros(array.shape, _OTHER_DTYPES[array.dtype.kind])
         yield case("wrong dtype", {**arrays, alias: other}, "Expects arg[")
-        for wrong in (array[..., None], array[0], array.ravel()[0:1].reshape(())):
+        row, value = array[:1].reshape(array.shape[1:]), array.ravel()[:1].reshape(())
+        for wrong in (array[..., None], row, value):
             if wrong.ndim != array.ndim:
                 changed = {**arrays, alias: wrong}
                 yield case("wrong rank", changed, f'Input "{alias}" has shape')
@@ -200,9 +202,7 @@ def _broken_tensors(array: np.ndarray) -> Iterator[tensor_pb2.TensorProto]:
     yield unfolded
 
 
-def _value_cases(
-    bad: Bad, signature: Signature, arrays: Arrays, schema: Schema
-) -> Iterator[Case]:
+def _value_cases(bad: Bad, signature: Signature, arrays: Arrays, schema: Schema) -> Iterator[Case]:
     """Numbers and lengths that the graph refuses, naming the feature."""
 
     def case(kind: str, alias: str, value: float, words: str, place: tuple = (0,)) -> Case:

@@ -19,7 +19,7 @@ def summary(
     account: Account,
     quiet: Account,
     memory: Mapping[str, float | None],
-    samples: Sequence[tuple[float, float]],
+    samples: Sequence[tuple[float, float, bool]],
     swaps: Sequence[float],
     refused: Mapping[str, int],
     checks: int,
@@ -35,13 +35,13 @@ def summary(
       account: of the requests of the soak.
       quiet: of the same requests, one at a time, before it.
       memory: MB of the server at ``start``, ``warm`` (after the quiet requests) and at the ``end``.
-      samples: (seconds since the soak began, MB).
+      samples: (seconds since the soak began, MB, whether a version was loading).
       swaps: seconds that each new version took to be in service.
       refused: kind of broken version -> how often it was reported as such.
       checks: looks at health and status; ``problems`` says what was wrong with any.
       problems: what the watchers found.
       died: the server's exit code where it ended on its own.
-      exit_code: the server's exit code after SIGTERM; None where it did not end.
+      exit_code: the server's exit code after SIGTERM; None where it did not end in time.
       log: what the server printed.
       settings: of the soak.
     """
@@ -102,17 +102,19 @@ def _median(values: Sequence[float]) -> float | None:
     return float(np.median(values)) if len(values) else None
 
 
-def _minutes(samples: Sequence[tuple[float, float]]) -> list[float]:
+def _minutes(samples: Sequence[tuple[float, float, bool]]) -> list[float]:
     """The median of each minute."""
     minutes: dict[int, list[float]] = {}
-    for second, value in samples:
+    for second, value, _ in samples:
         minutes.setdefault(int(second // 60), []).append(value)
     return [float(np.median(values)) for _, values in sorted(minutes.items())]
 
 
-def _trend(samples: Sequence[tuple[float, float]], seconds: float) -> dict[str, float]:
-    """The line of least squares through the last two thirds."""
-    late = np.array([pair for pair in samples if pair[0] >= seconds / 3])
+def _trend(samples: Sequence[tuple[float, float, bool]], seconds: float) -> dict[str, float]:
+    """The line of least squares through the last two thirds, while nothing loads."""
+    late = np.array(
+        [(t, value) for t, value, loading in samples if t >= seconds / 3 and not loading]
+    )
     if len(late) < 3:
         return {"slope_per_minute": 0.0, "growth_percent": 0.0}
     slope, height = np.polyfit(late[:, 0] - late[0, 0], late[:, 1], 1)
@@ -144,10 +146,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"{_number(memory['warm'])}, {_number(memory['end'])} MB |",
         f"| memory, median of each minute | "
         f"{', '.join(_number(value) for value in memory['minutes'])} MB |",
-        f"| memory, slope of the last two thirds | {memory['slope_per_minute']:+.2f} MB a minute, "
-        f"{memory['growth_percent']:+.1f} % in all |",
+        f"| memory, slope of the last two thirds while nothing loads | "
+        f"{memory['slope_per_minute']:+.2f} MB a minute, {memory['growth_percent']:+.1f} % in all |",
         f"| looks at health and versions | {report['health_checks']} |",
-        f"| exit code after SIGTERM | {report['exit_code']} |",
+        f"| exit code after SIGTERM, sent while a version loads | {report['exit_code']} |",
         "",
         "| good calls | count | p50 ms | p99 ms |",
         "|---|---|---|---|",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import serialize_examples
 from loopctr_tf.frames import Column
+from loopctr_tf.prepared import serialize_examples
 from loopctr_tf.schema import Feature, Schema
 from loopctr_tf.scoring import Signature, TensorInfo
 
@@ -158,7 +158,7 @@ class Sampler:
         """Known ids and a few unknown ones, or whole numbers where none are known."""
         known: list[Any] = []
         if field is not None:
-            known = list(self._schema.table(field.table).vocabulary)
+            known = list(self._schema.table(field.table).vocabulary or ())
         spare = range(1, (max(2, len(known) // 20) if known else _IDS) + 1)
         if info.is_string:
             return np.array([*known, *(str(n) for n in spare)], object)
