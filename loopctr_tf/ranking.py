@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from loopctr_tf.layers import KeysValues, show
-from loopctr_tf.layers.attention import MoEAttention
+from loopctr_tf.layers import KeysValues, MoEAttention
+from loopctr_tf.layers.common import flat
 from loopctr_tf.models.sandwich import SandwichModel, UserState, join_tokens, merge_streams
 
 WEIGHTS_AT_A_TIME = 2_000_000
@@ -45,10 +45,10 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
     for iteration in range(loops):
         block = model.loop_block_of(iteration)
         sequence, kept, _ = block.attend_within(sequence, state.mask, training=False)
-        shown.append(_without_null(block.attention, kept))
-    exit_block = model.exit_block
-    kept, _ = exit_block.show(merge_streams(sequence), state.mask)
-    shown.append(_without_null(exit_block.attention, kept))
+        shown.append(kept)
+    exit_block, merged = model.exit_block, merge_streams(sequence)
+    *kept, _ = exit_block.keys_values(merged, state.mask)
+    shown.append([tf.reshape(x, tf.shape(merged)) for x in kept])
     keys, values = (tf.stack(parts, axis=1) for parts in zip(*shown, strict=True))
 
     rows = tf.shape(state.mask)[0]
@@ -61,7 +61,8 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
         tokens = tf.stack([stream[:, 0] for stream in state.tokens], axis=1)
     elif state.tokens:
         # At depth 0 a user's token meets no candidate, in the Exit neither.
-        read, _ = exit_block.read(merge_streams(state.tokens), kept, training=False)
+        shown = exit_block.attention.show(*kept, merged, state.mask)
+        read, _ = exit_block.read(merge_streams(state.tokens), shown, training=False)
         tower += exit_block.tower_input(read)
     return UserCache(state.mask, keys, values, tokens, tower[:, 0])
 
@@ -121,9 +122,9 @@ def _rank_chunk(model: SandwichModel, cache: UserCache, tokens, loops: int) -> t
         tokens, first = join_tokens(user if first else (), tokens), 0
     for iteration in range(loops):
         block = model.loop_block_of(iteration)
-        shown = _with_null(block.attention, cache, iteration)
+        shown = _shown(block.attention, cache, iteration)
         tokens, _ = block.step_globals(tokens, shown, training=False)
-    shown = _with_null(exit_block.attention, cache, loops)
+    shown = _shown(exit_block.attention, cache, loops)
     read, _ = exit_block.read(merge_streams(tokens), shown, training=False)
     tower = exit_block.tower_input(read, first) + cache.tower[:, None]
     return tf.sigmoid(tf.cast(exit_block.finish(tower), tf.float32))
@@ -161,20 +162,7 @@ def cascade(model: SandwichModel, user, candidates, refine_top_k: tf.Tensor, loo
     return probability, depth
 
 
-def _without_null(attention: MoEAttention, shown: KeysValues) -> tuple[tf.Tensor, tf.Tensor]:
-    """Keys and values [R, T, d] of real tokens and padding, the null token left out."""
-    first = 0 if attention.sink is None else 1
-    width = attention.heads * shown.keys.shape[-1]
-    shape = tf.stack([tf.shape(shown.keys)[0], tf.shape(shown.keys)[1] - first, width])
-    return tf.reshape(shown.keys[:, first:], shape), tf.reshape(shown.values[:, first:], shape)
-
-
-def _with_null(attention: MoEAttention, cache: UserCache, place: int) -> KeysValues:
+def _shown(attention: MoEAttention, cache: UserCache, place: int) -> KeysValues:
     """What the cache keeps for one attention, ready to be attended to."""
     keys, values = cache.keys[:, place], cache.values[:, place]
-    return show(
-        attention.split_heads(keys, keys),
-        attention.split_heads(values, values),
-        cache.mask,
-        attention.sink,
-    )
+    return attention.show(flat(keys), flat(values), keys, cache.mask)

@@ -97,7 +97,9 @@ def test_the_users_tokens_are_never_copied_for_a_candidate(loops, monkeypatch):
     monkeypatch.setattr(ranking, "WEIGHTS_AT_A_TIME", 1000)
     with watched() as seen:
         ranking.rank(model, ranking.encode_user(model, user, loops), items, loops)
-    assert max(seen.elements[name] for name in ("Softmax", "Einsum")) <= 2 * events * (events + 1)
+    assert max(seen.elements[name] for name in ("Softmax", "BatchMatMulV2")) <= 2 * events * (
+        events + 1
+    )
 
 
 def test_no_candidates_are_no_scores(model, sides):

@@ -1,6 +1,6 @@
 """The layers of LoopCTR, each of use in any Keras 2 model."""
 
-from loopctr_tf.layers.attention import KeysValues, MoEAttention, attend, show
+from loopctr_tf.layers.attention import KeysValues, MoEAttention, ask, attend, show
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
@@ -29,6 +29,7 @@ __all__ = [
     "Routing",
     "SequenceCompression",
     "StackedExperts",
+    "ask",
     "attend",
     "balance_loss",
     "show",

@@ -10,99 +10,147 @@ from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
 
 MASKED = -1e38
-"""Added to the logits of tokens that may not be attended to: weight zero, whatever padding holds."""
+"""The bias of tokens that may not be attended to: weight zero, whatever padding holds."""
 
 
 class KeysValues(NamedTuple):
-    """What tokens show to those that attend to them.
+    """What tokens show to those that attend to them, head by head.
 
     Attributes:
-      keys, values: [..., T, H, d / H].
-      bias: added to logits, at least float32, broadcasts to [..., H, Q, T]; None is zero.
-      some: [..., 1, 1], 0 where there is nothing to attend to; None where that cannot be.
+      keys: [R, H, T, d / H + 1] or [R, H, N, T, d / H + 1]. The last column is the bias of a token's
+        logits; it meets the one that stands last in every query, so that masks and sinks are part of
+        the product and no array of the size of the weights is added to them.
+      values: [..., T, d / H].
+      some: [R], 0 where there is nothing to attend to, else 1; None where that cannot be.
     """
 
     keys: tf.Tensor
     values: tf.Tensor
-    bias: tf.Tensor | None = None
     some: tf.Tensor | None = None
+
+
+def ask(x: tf.Tensor, kernel: tf.Tensor, heads: int, like: tf.Tensor) -> tf.Tensor:
+    """Queries x W_Q / sqrt(d / H), each followed by a one.
+
+    Args:
+      x: [tokens, d], the tokens of ``like`` one after the other.
+      kernel: W_Q [d, d].
+      heads: H.
+      like: [R, Q, d] or [R, N, Q, d].
+
+    Returns:
+      [R, H, Q, d / H + 1] or [R, H, N, Q, d / H + 1].
+    """
+    width = kernel.shape[1] // heads
+    by_head = tf.reshape(tf.cast(kernel, x.dtype) * width**-0.5, [-1, heads, width])
+    # Scale and ones cost nothing in the weights: product and bias are one kernel.
+    by_head = tf.reshape(tf.pad(by_head, [[0, 0], [0, 0], [0, 1]]), [-1, heads * (width + 1)])
+    ones = tf.constant(([0] * width + [1]) * heads, x.dtype)
+    return split_heads(tf.nn.bias_add(linear(x, by_head), ones), heads, like)
+
+
+def split_heads(x: tf.Tensor, heads: int, like: tf.Tensor) -> tf.Tensor:
+    """``x`` [tokens, H c] as [R, H, T, c] or [R, H, N, T, c], after ``like`` [R, (N,) T, d]."""
+    x = reshape_last(x, like, heads, x.shape[-1] // heads)
+    return tf.transpose(x, [0, 2, 1, 3] if like.shape.rank == 3 else [0, 3, 1, 2, 4])
+
+
+def join_heads(x: tf.Tensor) -> tf.Tensor:
+    """The inverse of :func:`split_heads`, [tokens, H c]."""
+    width = x.shape[1] * x.shape[-1]
+    x = tf.transpose(x, [0, 2, 1, 3] if x.shape.rank == 4 else [0, 2, 3, 1, 4])
+    return tf.reshape(x, [-1, width])
 
 
 def show(
     keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor | None = None, sink: tf.Tensor | None = None
 ) -> KeysValues:
-    """Keys and values [B, T, H, d / H] with their mask [B, T] and an optional null logit a head [H].
+    """Keys and values by head [R, H, (N,) T, d / H], with mask [R, T] and a null logit a head [H].
 
-    The null logit belongs to a token in front of the others that says nothing: its key and its value are
-    zero and its logit is the sink. It takes part in the softmax like any other, so that where all is
-    padding (or T is 0) the result is exactly zero.
+    Mask and sink are for tokens without the axis N. The null logit belongs to a token in front of the
+    others that says nothing: its key and its value are zero and its bias is the sink. It takes part in
+    the softmax like any other, so that where all is padding (or T is 0) the result is exactly zero.
     """
-    bias = some = None
+    one_column = tf.shape(keys[..., :1])
+    bias, some = tf.zeros(one_column, keys.dtype), None
     if mask is not None:
-        # [B, 1, 1, T]
-        bias = tf.where(mask, 0.0, tf.constant(MASKED, stable_dtype(keys.dtype)))[:, None, None, :]
+        masked = tf.constant(max(MASKED, keys.dtype.min), keys.dtype)
+        bias = tf.where(mask[:, None, :, None], bias, masked)
+    keys = tf.concat([keys, bias], axis=-1)
     if sink is None:
         if mask is not None:
-            some = tf.cast(tf.reduce_any(mask, axis=1), keys.dtype)[:, None, None]
-        return KeysValues(keys, values, bias, some)
-    batch, tokens, heads = tf.unstack(tf.shape(keys)[:3])
-    null = (
-        tf.zeros_like(keys[:, :1])
-        if keys.shape[1]
-        else tf.zeros(tf.stack([batch, 1, heads, keys.shape[-1]]), keys.dtype)
-    )
-    sink = tf.cast(sink, stable_dtype(keys.dtype))[None, :, None, None]
-    if bias is None:
-        bias = tf.zeros(tf.stack([1, 1, 1, tokens]), sink.dtype)
-    rows = tf.shape(bias)[0]
-    bias = tf.concat(
-        [tf.tile(sink, tf.stack([rows, 1, 1, 1])), tf.tile(bias, tf.stack([1, heads, 1, 1]))],
-        axis=-1,
-    )
-    return KeysValues(
-        tf.concat([null, keys], axis=1), tf.concat([null, values], axis=1), bias, None
-    )
+            some = tf.cast(tf.reduce_any(mask, axis=1), keys.dtype)
+        return KeysValues(keys, values, some)
+    rows, heads, _, width = tf.unstack(tf.shape(keys))
+    sink = tf.tile(tf.cast(sink, keys.dtype)[None, :, None, None], tf.stack([rows, 1, 1, 1]))
+    nothing = tf.zeros(tf.stack([rows, heads, 1, width - 1]), keys.dtype)
+    null = tf.concat([nothing, sink], axis=-1)
+    return KeysValues(tf.concat([null, keys], axis=2), tf.concat([nothing, values], axis=2))
 
 
 def attend(queries: tf.Tensor, shared: KeysValues, own: KeysValues | None = None) -> tf.Tensor:
     """softmax(Q K^T / sqrt(d / H)) V, softmax at least in float32.
 
     Args:
-      queries: [R, Q, H, d / H], or [R, N, Q, H, d / H] for N candidates of a request.
-      shared: tokens [R, T, H, d / H], common to all N candidates and never copied.
-      own: further tokens [R, N, T', H, d / H] of each candidate; one softmax spans both.
+      queries: of :func:`ask`, [R, H, Q, d / H + 1], or [R, H, N, Q, d / H + 1] for N candidates.
+      shared: tokens [R, H, T, ...], common to all N candidates and never copied.
+      own: further tokens [R, H, N, T', ...] of each candidate; one softmax spans both.
 
     Returns:
-      The shape of ``queries``; zero where there is nothing to attend to.
+      [R, H, Q, d / H] or [R, H, N, Q, d / H]; zero where there is nothing to attend to.
     """
-    n = "n" if queries.shape.rank == 5 else ""
-    queries *= queries.shape[-1] ** -0.5
-    parts = [(shared, f"r{n}qhd,rthd->r{n}hqt", f"r{n}hqt,rthd->r{n}qhd")]
-    if own is not None:
-        parts.append((own, f"r{n}qhd,r{n}thd->r{n}hqt", f"r{n}hqt,r{n}thd->r{n}qhd"))
-    logits = []
-    for part, equation, _ in parts:
-        logit = tf.einsum(equation, queries, part.keys)
-        logit = tf.cast(logit, stable_dtype(logit.dtype))
-        if part.bias is not None:
-            logit += part.bias[:, None] if n and part is shared else part.bias
-        logits.append(logit)
-    weights = tf.cast(
-        tf.nn.softmax(logits[0] if own is None else tf.concat(logits, axis=-1)), queries.dtype
-    )
+    width = shared.values.shape[-1]
+    outer, shape = queries.shape[:-1], tf.shape(queries)
+    # Candidates in the queries' axis: all of a request's read the same keys in one product.
+    count = tf.reduce_prod(shape[2:-1])
+    rows = tf.reshape(queries, tf.stack([shape[0], shape[1], count, width + 1]))
     if own is None:
-        read = tf.einsum(parts[0][2], weights, shared.values)
-    else:
-        weights = tf.split(weights, [tf.shape(logit)[-1] for logit in logits], axis=-1)
-        read = tf.add_n(
-            [
-                tf.einsum(equation, weight, part.values)
-                for weight, (part, _, equation) in zip(weights, parts, strict=True)
-            ]
+        read = _attended(rows, shared.keys, shared.values)
+        if shared.some is not None:
+            read *= shared.some[:, None, None, None]
+        return _shaped(read, outer, shape)
+    logits = [
+        _shaped(tf.matmul(rows, shared.keys, transpose_b=True), outer, shape),
+        tf.matmul(queries, own.keys, transpose_b=True),
+    ]
+    weights = _softmax(tf.concat(logits, axis=-1))
+    ours, theirs = tf.split(weights, [tf.shape(logit)[-1] for logit in logits], axis=-1)
+    ours = tf.reshape(ours, tf.concat([tf.shape(rows)[:-1], tf.shape(ours)[-1:]], axis=0))
+    read = tf.matmul(ours, shared.values)
+    return _shaped(read, outer, shape) + tf.matmul(theirs, own.values)
+
+
+def _shaped(x: tf.Tensor, outer: tf.TensorShape, shape: tf.Tensor) -> tf.Tensor:
+    """``x`` with the leading axes ``outer`` of queries of ``shape``, and its own last one."""
+    last = tf.shape(x)[-1:]
+    shaped = tf.reshape(x, tf.concat([shape[:-1], last], axis=0))
+    shaped.set_shape(outer.concatenate(x.shape[-1]))
+    return shaped
+
+
+def _softmax(logits: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.nn.softmax(tf.cast(logits, stable_dtype(logits.dtype))), logits.dtype)
+
+
+@tf.custom_gradient
+def _attended(queries, keys, values):
+    """softmax(Q K^T) V, whose backward pass goes over the weights once between its products."""
+    weights = _softmax(tf.matmul(queries, keys, transpose_b=True))
+    read = tf.matmul(weights, values)
+
+    def gradient(slope):
+        # sum_t w_t dw_t = dO . O, a number a query, instead of a sum over all weights.
+        stable = stable_dtype(slope.dtype)
+        inner = tf.reduce_sum(tf.cast(slope * read, stable), axis=-1, keepdims=True)
+        by_weight = tf.cast(tf.matmul(slope, values, transpose_b=True), stable) - inner
+        by_logit = weights * tf.cast(by_weight, weights.dtype)
+        return (
+            tf.matmul(by_logit, keys),
+            tf.matmul(by_logit, queries, transpose_a=True),
+            tf.matmul(weights, slope, transpose_a=True),
         )
-    if shared.some is not None and own is None:
-        read *= tf.reshape(shared.some, [-1] + [1] * (read.shape.rank - 1))
-    return read
+
+    return read, gradient
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -150,50 +198,54 @@ class MoEAttention(keras.layers.Layer):
             )
         self.built = True
 
-    def route(self, x: tf.Tensor, mask: tf.Tensor | None = None) -> Routing:
-        """Experts of the tokens ``x`` [tokens, d], for both value and output."""
-        return self.router(x, None if mask is None else tf.reshape(mask, [-1]))
+    def route(
+        self, x: tf.Tensor, mask: tf.Tensor | None = None, parts: int | None = None
+    ) -> Routing:
+        """Experts of the tokens ``x`` [tokens, d], for both value and output.
 
-    def keys_values(self, x, values, like, mask=None, sink: bool = True) -> KeysValues:
-        """What tokens show.
+        ``parts``: see :meth:`~loopctr_tf.layers.routing.Router.count`.
+        """
+        return self.router(x, None if mask is None else tf.reshape(mask, [-1]), parts)
+
+    def keys(self, x: tf.Tensor) -> tf.Tensor:
+        """x W_K, [tokens, d]."""
+        return linear(x, self.key_kernel)
+
+    def show(self, keys, values, like, mask=None, sink: bool = True) -> KeysValues:
+        """What tokens of ``like`` [R, T, d] or [R, N, T, d] show; see :func:`show`.
 
         Args:
-          x: [tokens, d], the tokens of ``like`` one after the other.
-          values: [tokens, d], of :meth:`value`.
-          like: [..., T, d], whose axes the result has.
-          mask: [B, T].
-          sink: whether a null token stands in front; only where ``like`` is [B, T, d].
+          keys: of :meth:`keys`, [tokens, d].
+          values: of :meth:`value`, [tokens, d].
+          like: has the axes of the tokens.
+          mask: [R, T].
+          sink: whether a null token stands in front; only where ``like`` is [R, T, d].
         """
-        keys = self.split_heads(linear(x, self.key_kernel), like)
-        return show(keys, self.split_heads(values, like), mask, self.sink if sink else None)
+        by_head = (split_heads(x, self.heads, like) for x in (keys, values))
+        return show(*by_head, mask, self.sink if sink else None)
 
     def read(self, x, like, shared: KeysValues, own: KeysValues | None = None) -> tf.Tensor:
         """What the tokens ``x`` [tokens, d] of ``like`` [R, Q, d] or [R, N, Q, d] read, [tokens, d].
 
         See :func:`attend`. The output projection is still to come.
         """
-        read = attend(self.split_heads(linear(x, self.query_kernel), like), shared, own)
-        return tf.reshape(read, [-1, x.shape[-1]])
+        return join_heads(attend(ask(x, self.query_kernel, self.heads, like), shared, own))
 
     def call(self, query, context=None, query_mask=None, context_mask=None):
         """Attention from ``query`` to ``context``; see the class."""
         x = flat(query)
         gates, statistics = self.route(x, query_mask)
         if context is None:
-            shown = self.keys_values(x, self.value(x, gates), query, query_mask)
+            shown = self.show(self.keys(x), self.value(x, gates), query, query_mask)
         else:
             context = tf.cast(context, query.dtype)  # Keras casts the first argument alone
             y = flat(context)
             context_gates, context_statistics = self.route(y, context_mask)
             values = self.value(y, context_gates)
-            shown = self.keys_values(y, values, context, context_mask)
+            shown = self.show(self.keys(y), values, context, context_mask)
             statistics += context_statistics
         y = self.out(self.read(x, query, shown), gates)
         return tf.reshape(y, tf.shape(query)), statistics
-
-    def split_heads(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        """``x`` as [..., H, d / H] with the axes of ``like`` [..., d]."""
-        return reshape_last(x, like, self.heads, x.shape[-1] // self.heads)
 
     def get_config(self):
         """Constructor arguments."""

@@ -27,6 +27,7 @@ class TransformerBlock(keras.layers.Layer):
       dropout: rate on both sub-layers' outputs in training.
       sink: one learned null logit a head in attention over sequences.
       equal_experts: see :class:`~loopctr_tf.layers.moe.StackedExperts`.
+      dispatch: of the feed-forward experts, see :class:`~loopctr_tf.layers.moe.MoEFeedForward`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TransformerBlock(keras.layers.Layer):
         dropout=0.0,
         sink=True,
         equal_experts=True,
+        dispatch="grouped",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -47,6 +49,7 @@ class TransformerBlock(keras.layers.Layer):
         self.experts, self.active_experts, self.streams = experts, active_experts, streams
         self.activation = keras.activations.get(activation)
         self.dropout, self.sink, self.equal_experts = dropout, sink, equal_experts
+        self.dispatch = dispatch
         policy = {"dtype": self.dtype_policy}
         self.attention_connection = HyperConnection(streams, 0, name="attention_hcr", **policy)
         self.attention_norm = RMSNorm(name="attention_norm", **policy)
@@ -56,7 +59,14 @@ class TransformerBlock(keras.layers.Layer):
         self.ffn_connection = HyperConnection(streams, 1, name="ffn_hcr", **policy)
         self.ffn_norm = RMSNorm(name="ffn_norm", **policy)
         self.ffn = MoEFeedForward(
-            ffn_dim, experts, active_experts, activation, equal_experts, name="ffn", **policy
+            ffn_dim,
+            experts,
+            active_experts,
+            activation,
+            equal_experts,
+            dispatch,
+            name="ffn",
+            **policy,
         )
         self.drop = keras.layers.Dropout(dropout, name="drop", **policy)
 
@@ -117,13 +127,15 @@ class TransformerBlock(keras.layers.Layer):
         """The whole block on one sequence, n tensors [R, T, d], whose tokens see each other alone.
 
         Returns:
-          (streams, what other tokens may attend to, statistics [2, 2, E]).
+          (streams, keys and values [R, T, d] that other tokens may attend to, statistics [2, 2, E]).
         """
 
         def attend(tokens, values):
             like = sequence[0]
-            shown = self.attention.keys_values(*tokens, *values, like, mask)
-            return [self.attention.read(*tokens, like, shown)], shown
+            keys = self.attention.keys(*tokens)
+            shown = self.attention.show(keys, *values, like, mask)
+            kept = tuple(tf.reshape(x, tf.shape(like)) for x in (keys, *values))
+            return [self.attention.read(*tokens, like, shown)], kept
 
         (sequence,), shown, counted = self.transform([sequence], [mask], attend, training)
         return sequence, shown, counted
@@ -141,6 +153,7 @@ class TransformerBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "sink": self.sink,
             "equal_experts": self.equal_experts,
+            "dispatch": self.dispatch,
         }
 
 

@@ -29,7 +29,9 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     Never ``tf.matmul`` on more than two axes: with unequal ranks TensorFlow 2.21's oneDNN kernel reads
     past W and corrupts the heap (tensorflow/tensorflow#117700); besides, one large product is faster.
+    W is cast to the type of x: outside of a Keras call nothing else does so under mixed precision.
     """
+    kernel = tf.cast(kernel, x.dtype)
     if x.shape.rank == 2:
         return tf.matmul(x, kernel)
     return reshape_last(tf.matmul(flat(x), kernel), x, kernel.shape[1])

@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.attention import attend, show
-from loopctr_tf.layers.common import RMSNorm, build, linear
+from loopctr_tf.layers.attention import ask, attend, join_heads, show, split_heads
+from loopctr_tf.layers.common import RMSNorm, build, flat, linear
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -53,18 +53,17 @@ class SequenceCompression(keras.layers.Layer):
 
     def call(self, x, mask=None):
         """Compresses ``x`` [B, T, d]."""
-        width, depth = x.shape[-1], x.shape[-1] // self.heads
-        shape = tf.concat([tf.shape(x)[:2], [self.heads, depth]], axis=0)
-        normed = self.norm(x)
-        keys = tf.reshape(linear(normed, self.key_kernel), shape)
-        values = tf.reshape(linear(normed, self.value_kernel), shape)
-        queries = tf.matmul(self.queries, self.query_kernel)
-        queries = tf.reshape(queries, [1, self.num_queries, self.heads, depth])
+        normed = self.norm(flat(x))
+        keys, values = (
+            split_heads(linear(normed, kernel), self.heads, like=x)
+            for kernel in (self.key_kernel, self.value_kernel)
+        )
+        queries = ask(self.queries, self.query_kernel, self.heads, like=self.queries[None])
         # Repeated, because a product that broadcasts is not safe; see `linear`.
         queries = tf.repeat(queries, tf.shape(x)[0], axis=0)
-        read = attend(queries, show(keys, values, mask, self.sink))
-        read = tf.reshape(read, [-1, self.num_queries, width])
-        return self.queries + linear(read, self.output_kernel)
+        read = join_heads(attend(queries, show(keys, values, mask, self.sink)))
+        read = tf.reshape(linear(read, self.output_kernel), [-1, *self.queries.shape])
+        return self.queries + read
 
     def get_config(self):
         """Constructor arguments."""

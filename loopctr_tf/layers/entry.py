@@ -32,7 +32,7 @@ class EntryBlock(TransformerBlock):
             reads = list(values)  # of a global token its own: softmax over one token is one
             for place, (like, mask) in enumerate(zip(likes, masks, strict=True)):
                 x, v = tokens[place], values[place]
-                shown = self.attention.keys_values(x, v, like, mask)
+                shown = self.attention.show(self.attention.keys(x), v, like, mask)
                 reads[place] = self.attention.read(x, like, shown)
             return reads, None
 

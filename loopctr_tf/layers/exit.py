@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
+from loopctr_tf.layers.activations import fast
 from loopctr_tf.layers.attention import KeysValues, MoEAttention
 from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last
 from loopctr_tf.layers.moe import MoEFeedForward
@@ -17,14 +18,15 @@ class ExitBlock(keras.layers.Layer):
     sequences alone, so that what a user's token becomes does not depend on the candidate.
 
     Args:
-      heads, ffn_dim, experts, active_experts, activation, dropout, sink, equal_experts: see
+      heads, ffn_dim, experts, active_experts, activation, dropout, sink, equal_experts, dispatch: see
         :class:`~loopctr_tf.layers.block.TransformerBlock`.
       tower_units: hidden widths of the tower.
       global_norm: RMSNorm on each global before the tower (ours).
 
     Input: (sequence, mask, globals): [R, T, d], [R, T], [R, N, G, d], and optionally ``extra``
-    [R, 1, e], further inputs of the tower that are the same for all candidates.
-    Output: (logits [R, N], statistics [2 routers, 2, E]).
+    [R, 1, e], further inputs of the tower that are the same for all candidates. With ``parts``, the rows
+    are those of as many depths, one after the other.
+    Output: (logits [R, N], statistics [2 routers, 2, E], or [parts, 2 routers, 2, E]).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ExitBlock(keras.layers.Layer):
         dropout=0.0,
         sink=True,
         equal_experts=True,
+        dispatch="grouped",
         global_norm=True,
         **kwargs,
     ):
@@ -46,6 +49,7 @@ class ExitBlock(keras.layers.Layer):
         self.experts, self.active_experts = experts, active_experts
         self.tower_units, self.activation = tuple(tower_units), keras.activations.get(activation)
         self.dropout, self.sink, self.equal_experts = dropout, sink, equal_experts
+        self.dispatch = dispatch
         self.use_global_norm = global_norm
         policy = {"dtype": self.dtype_policy}
         self.query_norm = RMSNorm(name="query_norm", **policy)
@@ -55,11 +59,18 @@ class ExitBlock(keras.layers.Layer):
         )
         self.ffn_norm = RMSNorm(name="ffn_norm", **policy)
         self.ffn = MoEFeedForward(
-            ffn_dim, experts, active_experts, activation, equal_experts, name="ffn", **policy
+            ffn_dim,
+            experts,
+            active_experts,
+            activation,
+            equal_experts,
+            dispatch,
+            name="ffn",
+            **policy,
         )
         self.global_norm = RMSNorm(axes=2, name="global_norm", **policy) if global_norm else None
         self.tower = [
-            keras.layers.Dense(units, activation, name=f"tower_{i}", **policy)
+            keras.layers.Dense(units, fast(self.activation), name=f"tower_{i}", **policy)
             for i, units in enumerate(self.tower_units)
         ]
         self.head = keras.layers.Dense(1, name="head", **policy)
@@ -84,30 +95,31 @@ class ExitBlock(keras.layers.Layer):
             units = dense.units
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, training=None, parts=None):
         """Scores (sequence, mask, globals[, extra])."""
         sequence, mask, global_tokens, *extra = inputs
-        shown, counted = self.show(sequence, mask)
-        read, read_counted = self.read(global_tokens, shown, training)
+        keys, values, counted = self.keys_values(sequence, mask, parts)
+        shown = self.attention.show(keys, values, sequence, mask)
+        read, read_counted = self.read(global_tokens, shown, training, parts)
         return self.score(read, *extra, training=training), counted + read_counted
 
-    def show(self, sequence: tf.Tensor, mask: tf.Tensor) -> tuple[KeysValues, tf.Tensor]:
-        """What sequence tokens [R, T, d] show to global ones, and statistics [2, 2, E]."""
+    def keys_values(self, sequence: tf.Tensor, mask: tf.Tensor, parts: int | None = None):
+        """Keys and values [R T, d] that sequence tokens [R, T, d] show, and statistics [2, 2, E]."""
         x = self.context_norm(flat(sequence))
-        gates, counts = self.attention.route(x, mask)
-        shown = self.attention.keys_values(x, self.attention.value(x, gates), sequence, mask)
-        return shown, tf.stack([counts, tf.zeros_like(counts)])
+        gates, counts = self.attention.route(x, mask, parts)
+        counts = tf.stack([counts, tf.zeros_like(counts)], axis=-3)
+        return self.attention.keys(x), self.attention.value(x, gates), counts
 
-    def read(self, tokens: tf.Tensor, shown: KeysValues, training=None):
+    def read(self, tokens: tf.Tensor, shown: KeysValues, training=None, parts: int | None = None):
         """Global tokens [R, N, G, d] after attention and feed-forward, and statistics [2, 2, E]."""
         rows = flat(tokens)
         x = self.query_norm(rows)
-        gates, counts = self.attention.route(x)
+        gates, counts = self.attention.route(x, parts=parts)
         read = self.attention.out(self.attention.read(x, tokens, shown), gates)
         rows += self.drop(read, training=training)
-        output, ffn_counts = self.ffn(self.ffn_norm(rows))
+        output, ffn_counts = self.ffn(self.ffn_norm(rows), parts=parts)
         rows += self.drop(output, training=training)
-        return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts])
+        return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts], axis=-3)
 
     def score(self, tokens: tf.Tensor, extra: tf.Tensor | None = None, training=None) -> tf.Tensor:
         """Logits [R, N] of what :meth:`read` gave, [R, N, G, d]."""
@@ -137,7 +149,7 @@ class ExitBlock(keras.layers.Layer):
         """Logits [R, N] of the sum [R, N, h] of all inputs of the tower's first layer."""
         rows = flat(x) + self._first.bias
         if self.tower:
-            rows = self.drop(self.activation(rows), training=training)
+            rows = self.drop(fast(self.activation)(rows), training=training)
             for dense in self.tower[1:]:
                 rows = self.drop(dense(rows), training=training)
             rows = self.head(rows)
@@ -165,5 +177,6 @@ class ExitBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "sink": self.sink,
             "equal_experts": self.equal_experts,
+            "dispatch": self.dispatch,
             "global_norm": self.use_global_norm,
         }

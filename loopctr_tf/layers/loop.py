@@ -29,8 +29,9 @@ class LoopBlock(TransformerBlock):
         likes = sequence[0], global_tokens[0]
 
         def attend(tokens, values):
-            shown = self.attention.keys_values(tokens[0], values[0], likes[0], mask)
-            own = self.attention.keys_values(tokens[1], values[1], likes[1], sink=False)
+            keys = [self.attention.keys(x) for x in tokens]
+            shown = self.attention.show(keys[0], values[0], likes[0], mask)
+            own = self.attention.show(keys[1], values[1], likes[1], sink=False)
             return [
                 self.attention.read(tokens[0], likes[0], shown),
                 self.attention.read(tokens[1], likes[1], shown, own),
@@ -46,7 +47,7 @@ class LoopBlock(TransformerBlock):
         like = tokens[0]
 
         def attend(x, values):
-            own = self.attention.keys_values(*x, *values, like, sink=False)
+            own = self.attention.show(self.attention.keys(*x), *values, like, sink=False)
             return [self.attention.read(*x, like, sequence, own)], None
 
         (tokens,), _, counted = self.transform([tokens], [None], attend, training)

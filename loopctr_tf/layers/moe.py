@@ -1,11 +1,11 @@
 """Mixtures of experts: linear maps and feed-forward networks of which a token uses k of E."""
 
-from typing import NamedTuple
-
 import tensorflow as tf
 import tf_keras as keras
 
+from loopctr_tf.layers.activations import fast
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
+from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.routing import Router
 
 
@@ -31,39 +31,6 @@ class StackedExperts(keras.initializers.Initializer):
     def get_config(self):
         """Constructor arguments."""
         return {"base": keras.initializers.serialize(self.base), "equal": self.equal}
-
-
-class Visits(NamedTuple):
-    """Which tokens each expert sees, and where its answers lie.
-
-    Attributes:
-      tokens: E tensors of places among all tokens, for each expert those that visit it.
-      places: int32 [tokens, k], of a token's answers when those of expert 0, 1, ... lie one after the
-        other; of padding the place behind the last.
-    """
-
-    tokens: list[tf.Tensor]
-    places: tf.Tensor
-
-
-def visit(experts: tf.Tensor, count: int, mask: tf.Tensor | None = None) -> Visits:
-    """Sorts tokens by expert.
-
-    Args:
-      experts: int32 [..., k], the experts of each token.
-      count: E.
-      mask: [...], False at padding, which visits nobody.
-    """
-    active = experts.shape[-1]
-    visited = tf.reshape(experts, [-1])
-    if mask is not None:
-        visited = tf.where(tf.repeat(tf.reshape(mask, [-1]), active), visited, count)
-    pairs = tf.range(tf.size(visited))
-    *by_expert, nobody = tf.dynamic_partition(pairs, visited, count + 1)
-    order = tf.concat(by_expert, axis=0)
-    last = tf.size(order)
-    places = tf.dynamic_stitch([order, nobody], [tf.range(last), tf.fill(tf.shape(nobody), last)])
-    return Visits([pairs // active for pairs in by_expert], tf.reshape(places, [-1, active]))
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -120,11 +87,12 @@ class MoEFeedForward(keras.layers.Layer):
       active_experts: k.
       activation: of the experts.
       equal_experts: see :class:`StackedExperts`.
+      dispatch: how tokens come to their experts, of :data:`~loopctr_tf.layers.dispatch.DISPATCH`: where
+        they are "grouped" or "batched" a token costs k experts, not E, and padding costs none.
 
-    Tokens are gathered by expert, so that a token costs k experts, not E, and padding costs none.
-
-    Input: x [..., d], and optionally mask [...], False at padding.
-    Output: (y [..., d], zero at padding; router statistics [2, E]).
+    Input: x [..., d], and optionally mask [...], False at padding, and parts, see
+    :meth:`~loopctr_tf.layers.routing.Router.count`.
+    Output: (y [..., d], zero at padding; router statistics [2, E], or [parts, 2, E]).
     """
 
     def __init__(
@@ -134,12 +102,13 @@ class MoEFeedForward(keras.layers.Layer):
         active_experts=2,
         activation="gelu",
         equal_experts=True,
+        dispatch="grouped",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.ffn_dim, self.experts, self.active_experts = ffn_dim, experts, active_experts
         self.activation = keras.activations.get(activation)
-        self.equal_experts = equal_experts
+        self.equal_experts, self.dispatch = equal_experts, dispatch
         self.router = Router(experts, active_experts, name="router", dtype=self.dtype_policy)
 
     def build(self, input_shape):
@@ -158,28 +127,22 @@ class MoEFeedForward(keras.layers.Layer):
         build(self.router, input_shape)
         self.built = True
 
-    def call(self, x, mask=None):
+    def call(self, x, mask=None, parts=None):
         """Applies the gated experts to the tokens ``x`` [..., d]."""
         choice = self.router.choose(x)
-        width = x.shape[-1]
-        visits = visit(choice.experts, self.experts, mask)
-        rows, dtype = flat(x), self.inner.dtype
-        # Zero, which the graph optimiser cannot know: with a bias it makes product and GELU one kernel.
-        nothing = tf.cast(tf.fill([self.ffn_dim], tf.shape(rows)[0] < 0), dtype)
-        outputs = []
-        for expert, tokens in enumerate(visits.tokens):
-            inner = tf.matmul(tf.gather(rows, tokens), self.inner[expert])
-            hidden = self.activation(tf.nn.bias_add(inner, nothing))
-            outputs.append(tf.matmul(hidden, self.outer[expert]))
-        outputs = tf.concat([*outputs, tf.zeros([1, width], x.dtype)], axis=0)
-        weights = tf.reshape(choice.weights, [-1, self.active_experts])
-        y = tf.add_n(
-            [
-                tf.gather(outputs, visits.places[:, i]) * weights[:, i : i + 1]
-                for i in range(self.active_experts)
-            ]
+        rows, active = flat(x), self.active_experts
+        experts = tf.reshape(choice.experts, [-1, active])
+        if mask is not None:
+            experts = tf.where(tf.reshape(mask, [-1, 1]), experts, self.experts)
+        y = DISPATCH[self.dispatch](
+            rows,
+            experts,
+            tf.reshape(choice.weights, [-1, active]),
+            tf.cast(self.inner, x.dtype),
+            tf.cast(self.outer, x.dtype),
+            fast(self.activation),
         )
-        return reshape_last(y, x, width), self.router.count(choice, mask)
+        return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, parts)
 
     def get_config(self):
         """Constructor arguments."""
@@ -190,4 +153,5 @@ class MoEFeedForward(keras.layers.Layer):
             "active_experts": self.active_experts,
             "activation": keras.activations.serialize(self.activation),
             "equal_experts": self.equal_experts,
+            "dispatch": self.dispatch,
         }

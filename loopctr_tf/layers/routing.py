@@ -84,12 +84,12 @@ class Router(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, x, mask=None):
-        """Routes the tokens ``x`` [..., d]."""
+    def call(self, x, mask=None, parts=None):
+        """Routes the tokens ``x`` [..., d]; ``parts``: see :meth:`count`."""
         choice = self.choose(x)
         picked = tf.one_hot(choice.experts, self.experts, dtype=choice.weights.dtype)
         gates = tf.reduce_sum(picked * choice.weights[..., None], axis=-2)
-        return Routing(gates, self.count(choice, mask))
+        return Routing(gates, self.count(choice, mask, parts))
 
     def choose(self, x: tf.Tensor) -> Choice:
         """The experts of the tokens ``x`` [..., d], for who visits only those."""
@@ -100,14 +100,18 @@ class Router(keras.layers.Layer):
         weights = tf.cast(tf.nn.softmax(largest), x.dtype)
         return Choice(experts, weights, tf.nn.softmax(logits))
 
-    def count(self, choice: Choice, mask=None) -> tf.Tensor:
-        """Statistics [2, E] of all tokens but padding; see :class:`Routing`."""
+    def count(self, choice: Choice, mask=None, parts: int | None = None) -> tf.Tensor:
+        """Statistics [2, E] of all tokens but padding; see :class:`Routing`.
+
+        With ``parts``, [parts, 2, E]: of as many equal parts of the tokens, one after the other.
+        """
         probabilities = choice.probabilities
         picked = tf.one_hot(choice.experts, self.experts, dtype=probabilities.dtype)
         both = tf.stack([tf.reduce_sum(picked, axis=-2), probabilities], axis=-2)  # [..., 2, E]
         if mask is not None:
             both *= tf.cast(mask, both.dtype)[..., None, None]
-        return tf.reduce_sum(tf.reshape(both, [-1, 2, self.experts]), axis=0)
+        counted = tf.reduce_sum(tf.reshape(both, [parts or 1, -1, 2, self.experts]), axis=1)
+        return counted if parts else counted[0]
 
     def get_config(self):
         """Constructor arguments."""

@@ -106,6 +106,7 @@ class SandwichModel(keras.Model):
             "dropout": config.dropout,
             "sink": config.sink,
             "equal_experts": config.equal_experts,
+            "dispatch": config.dispatch,
         }
         self.encoder = FeatureEncoder(schema, config.embedding_dim or config.dim, name="encoder")
         self.long_projection = GroupProjection(config.dim, name="long_projection")
@@ -138,6 +139,7 @@ class SandwichModel(keras.Model):
         with tf.name_scope(self.name):
             self._build_layers()
         self.built = True
+        self._compiled_depths = tf.function(self._depths, jit_compile=True, autograph=False)
 
     def _make_loop_blocks(self, arguments: dict) -> None:
         raise NotImplementedError("a sandwich model says which Loop Blocks it has")
@@ -277,44 +279,70 @@ class SandwichModel(keras.Model):
     def call(self, features, loops: int | None = None, training=None, return_statistics=False):
         """Logits [B, loops + 1]; with ``return_statistics`` also [6 routers, loops + 1, 2, E]."""
         loops = self.checked_loops(loops)
-        state = self._encode(features, training)
-        tokens, entry = state.tokens, state.statistics
-        logits, exit_counts = self.exit_logits(
-            state.sequence, state.mask, tokens, state.extra, training
-        )
-        logits, exit_counts, loop_counts = [logits], [exit_counts], [tf.zeros_like(exit_counts)]
+        depths = self._compiled_depths if self.config.xla and training else self._depths
+        logits, statistics = depths(self._groups(features), loops, training)
+        return (logits, statistics) if return_statistics else logits
+
+    def _depths(self, groups: TokenGroups, loops: int, training):
+        """Logits [B, loops + 1] and statistics [6 routers, loops + 1, 2, E]."""
+        state = self._encode(groups, training)
+        merged = merge_streams(state.sequence)[None], merge_streams(state.tokens)[None]
+        counts = tf.zeros_like(state.statistics)[None]  # of the Loop Block, [depths, 2, 2, E]
         if loops:
-            ran = self._run_loops(state, loops, training, every_depth=True)
-            logits.append(ran[0])
-            exit_counts.append(ran[1])
-            loop_counts.append(ran[2])
-        all_logits = tf.concat(
-            [logits[0], *(tf.transpose(rest[:, :, 0]) for rest in logits[1:])], axis=1
-        )
-        if not return_statistics:
-            return all_logits
+            *later, loop_counts = self._run_loops(state, loops, training, every_depth=True)
+            merged = (tf.concat(parts, axis=0) for parts in zip(merged, later, strict=True))
+            counts = tf.concat([counts, loop_counts], axis=0)
+        logits, exit_counts = self._exits(*merged, state, loops + 1, training)
+        entry = tf.pad(state.statistics[None], [[0, loops], [0, 0], [0, 0], [0, 0]])
+        statistics = tf.concat([entry, counts, exit_counts], axis=1)
+        return logits, tf.transpose(statistics, [1, 0, 2, 3])
 
-        def by_depth(parts):
-            stacked = tf.concat([parts[0][None], *parts[1:]], axis=0)  # [depths, 2, 2, E]
-            return tf.transpose(stacked, [1, 0, 2, 3])
+    def _exits(self, sequences, tokens, state: UserState, depths: int, training):
+        """The Exit Block on all depths at once: a quarter of the operations of one call for each.
 
-        entry = tf.pad(entry[:, None], [[0, 0], [0, loops], [0, 0], [0, 0]])
-        return all_logits, tf.concat([entry, by_depth(loop_counts), by_depth(exit_counts)], axis=0)
+        Args:
+          sequences: merged streams [depths, B, T, d].
+          tokens: [depths, B, 1, G, d].
+          state: has the mask and further inputs of the tower, the same at all depths.
+
+        Returns:
+          (logits [B, depths], statistics [depths, 2 routers, 2, E]).
+        """
+
+        def exits(sequences, tokens):
+            inputs = [
+                tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0))
+                for x in (sequences, tokens)
+            ]
+            for x, whole in zip(inputs, (sequences, tokens), strict=True):
+                x.set_shape([None, *whole.shape[2:]])
+            inputs.insert(1, tf.tile(state.mask, [depths, 1]))
+            if state.extra is not None:
+                inputs.append(tf.tile(state.extra, [depths, 1, 1]))
+            logits, counts = self.exit_block(inputs, training=training, parts=depths)
+            return tf.reshape(logits, [depths, -1]), counts
+
+        if training and self.config.recompute:
+            exits = tf.recompute_grad(exits)
+        logits, counts = exits(sequences, tokens)
+        return tf.transpose(logits), counts
 
     def score(self, features, loops: int = 0) -> tf.Tensor:
         """Probability float32 [B] after ``loops`` loops."""
         loops = self.checked_loops(loops)
-        state = self._encode(features, training=False)
+        state = self._encode(self._groups(features), training=False)
         sequence, tokens = state.sequence, state.tokens
         if loops:
             sequence, tokens = self._run_loops(state, loops, False, every_depth=False)
         logits, _ = self.exit_logits(sequence, state.mask, tokens, state.extra, training=False)
         return tf.sigmoid(tf.cast(logits[:, 0], tf.float32))
 
-    def _encode(self, features, training) -> UserState:
+    def _groups(self, features) -> TokenGroups:
+        """The features of the schema, encoded; others may be there."""
+        return self.encoder({name: features[name] for name in self.schema.input_specs()})
+
+    def _encode(self, groups: TokenGroups, training) -> UserState:
         """A batch of rows as requests with one candidate each; ``tokens`` are all global ones."""
-        features = {name: features[name] for name in self.schema.input_specs()}
-        groups = self.encoder(features)
         candidates = groups._replace(candidate=[token[:, None] for token in groups.candidate])
         side = self._user_side(groups)
         tokens = join_tokens(side.tokens, self._candidate_tokens(candidates))
@@ -324,20 +352,21 @@ class SandwichModel(keras.Model):
         """Loops 1..l.
 
         Returns:
-          (logits [l, R, N], Exit statistics [l, 2, 2, E], Loop statistics [l, 2, 2, E]) with
-          ``every_depth``, else the last (sequence, tokens).
+          With ``every_depth`` merged streams, sequences [l, R, T, d] and tokens [l, R, N, G, d], and the
+          Loop Block's statistics [l, 2, 2, E]; else the last (sequence, tokens).
         """
-        mask, tokens, extra = state.mask, state.tokens, state.extra
+        mask = state.mask
 
         def step(block, sequence, tokens):
-            sequence, tokens, loop_counts = self.loop_step(block, sequence, mask, tokens, training)
-            if not every_depth:
-                return sequence, tokens, ()
-            logits, exit_counts = self.exit_logits(sequence, mask, tokens, extra, training)
-            return sequence, tokens, (logits, exit_counts, loop_counts)
+            sequence, tokens, counts = self.loop_step(block, sequence, mask, tokens, training)
+            merged = (merge_streams(sequence), merge_streams(tokens), counts) if every_depth else ()
+            return sequence, tokens, merged
 
-        if self._unrolls():
-            sequence, outputs = state.sequence, []
+        if training and self.config.recompute:
+            step = _recomputed(step)
+        sequence, tokens = state.sequence, state.tokens
+        if self._unrolls(training):
+            outputs = []
             for iteration in range(loops):
                 sequence, tokens, output = step(self.loop_block_of(iteration), sequence, tokens)
                 outputs.append(output)
@@ -346,8 +375,8 @@ class SandwichModel(keras.Model):
             return tuple(tf.stack(parts) for parts in zip(*outputs, strict=True))
 
         block = self.loop_block_of(0)
-        dtypes = (self.compute_dtype, *[state.statistics.dtype] * 2) if every_depth else ()
-        arrays = tuple(tf.TensorArray(dtype, size=loops) for dtype in dtypes)
+        kept = (sequence[0], tokens[0], state.statistics) if every_depth else ()
+        arrays = tuple(tf.TensorArray(x.dtype, size=loops, element_shape=x.shape) for x in kept)
 
         def body(iteration, sequence, tokens, arrays):
             sequence, tokens, output = step(block, sequence, tokens)
@@ -359,15 +388,18 @@ class SandwichModel(keras.Model):
         _, sequence, tokens, arrays = tf.while_loop(
             lambda iteration, *_: iteration < loops,
             body,
-            (tf.constant(0), state.sequence, tokens, arrays),
+            (tf.constant(0), sequence, tokens, arrays),
             maximum_iterations=loops,
         )
         return tuple(array.stack() for array in arrays) if every_depth else (sequence, tokens)
 
-    def _unrolls(self) -> bool:
+    def _unrolls(self, training) -> bool:
         if not self.shares_loop_block:
             return True
-        # "auto" is the while_loop: as fast as unrolled on two cores, a third of the graph at L = 3.
+        if self.config.loop_execution == "auto":
+            # On two cores the gradient of a while_loop takes a quarter longer; without one it is as fast
+            # as the unrolled graph, and a third of it at L = 3.
+            return bool(training)
         return self.config.loop_execution == "unrolled"
 
     def checked_loops(self, loops: int | None) -> int:
@@ -391,6 +423,11 @@ class SandwichModel(keras.Model):
             raise UsageError(
                 f"loss is {loss!r}; leave it out, the model brings the multi-depth objective "
                 "(settings: balance_weight, supervision)"
+            )
+        if kwargs.get("jit_compile"):
+            raise UsageError(
+                "jit_compile is True; leave it out and make the model with xla=True: XLA compiles no "
+                "strings, and so not the whole step"
             )
         super().compile(optimizer=optimizer, **kwargs)
         with self.distribute_strategy.scope():
@@ -471,6 +508,26 @@ def join_tokens(user: Streams, candidate: Streams) -> Streams:
         tf.concat([tf.repeat(u, tf.shape(c)[1], axis=1), c], axis=2)
         for u, c in zip(user, candidate, strict=True)
     )
+
+
+def _recomputed(step):
+    """``step`` of a loop, whose inner values are not kept for the backward pass."""
+
+    def recomputed(block, sequence, tokens):
+        state = tf.nest.flatten((sequence, tokens))
+
+        def flat_step(*state):
+            arguments = tf.nest.pack_sequence_as((sequence, tokens), state)
+            return tf.nest.flatten(step(block, *arguments))
+
+        outputs = tf.recompute_grad(flat_step)(*state)
+        places = len(state)
+        return (
+            *tf.nest.pack_sequence_as((sequence, tokens), outputs[:places]),
+            tuple(outputs[places:]),
+        )
+
+    return recomputed
 
 
 def merge_streams(streams: Streams) -> tf.Tensor:

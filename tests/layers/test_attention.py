@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.layers import MoEAttention, attend, show
+from loopctr_tf.layers import MoEAttention, ask, attend, show
 from loopctr_tf.layers.common import flat
 from tests.layers import harness
 from tests.layers.harness import Case, mask_of, normal
@@ -59,9 +59,9 @@ class OwnAndShared(MoEAttention):
     def call(self, tokens, shared, mask=None):
         rows, context = flat(tokens), flat(shared)
         gates, _ = self.route(rows)
-        own = self.keys_values(rows, self.value(rows, gates), tokens, sink=False)
+        own = self.show(self.keys(rows), self.value(rows, gates), tokens, sink=False)
         values = self.value(context, self.route(context).gates)
-        shown = self.keys_values(context, values, shared, mask)
+        shown = self.show(self.keys(context), values, shared, mask)
         read = self.out(self.read(rows, tokens, shown, own), gates)
         return tf.reshape(read, tf.shape(tokens))
 
@@ -106,7 +106,7 @@ def test_own_and_shared_keys_equal_the_reference(mask, sink):
 
 def read(keys, values, mask=None, sink=None, own=None, own_values=None):
     def column(numbers):
-        return tf.constant(numbers, tf.float64)[None, :, None, None]  # [1, T, 1, 1]
+        return tf.constant(numbers, tf.float64)[None, None, :, None]  # [1, 1, T, 1]
 
     shown = show(
         column(keys),
@@ -114,11 +114,11 @@ def read(keys, values, mask=None, sink=None, own=None, own_values=None):
         None if mask is None else tf.constant([mask]),
         None if sink is None else tf.constant([sink], tf.float64),
     )
-    queries = tf.ones([1, 1, 1, 1], tf.float64)
+    one = tf.ones([1, 1], tf.float64)
     if own is None:
-        return attend(queries, shown).numpy().item()
-    own = show(column(own)[:, None], column(own_values)[:, None])
-    return attend(queries[:, None], shown, own).numpy().item()
+        return attend(ask(one, one, 1, like=one[None]), shown).numpy().item()
+    own = show(column(own)[:, :, None], column(own_values)[:, :, None])
+    return attend(ask(one, one, 1, like=one[None, None]), shown, own).numpy().item()
 
 
 def test_softmax_by_hand():
@@ -144,10 +144,11 @@ def test_one_softmax_spans_own_and_shared_tokens_by_hand():
 
 def test_logits_are_divided_by_the_root_of_a_head_s_width():
     ones = tf.ones([1, 1, 1, 4], tf.float64)
-    keys = tf.concat([math.log(3) / 2 * ones, 0 * ones], axis=1)
-    values = tf.concat([ones, 0 * ones], axis=1)
+    keys = tf.concat([math.log(3) / 2 * ones, 0 * ones], axis=2)
+    values = tf.concat([ones, 0 * ones], axis=2)
     # 4 (ln 3 / 2) / sqrt 4 = ln 3.
-    np.testing.assert_allclose(attend(ones, show(keys, values)), 0.75 * ones.numpy())
+    query = ask(ones[0, 0], tf.eye(4, dtype=tf.float64), 1, like=ones[0])
+    np.testing.assert_allclose(attend(query, show(keys, values)), 0.75 * ones.numpy())
 
 
 # Padding.

@@ -73,7 +73,8 @@ def test_a_global_token_sees_the_sequence_and_no_other_global_before_the_tower(l
     for request, candidate, token in np.ndindex(2, 2, 2):
         with tf.GradientTape() as tape:
             tape.watch([sequence, tokens])
-            shown, _ = layer.show(sequence, mask)
+            keys, values, _ = layer.keys_values(sequence, mask)
+            shown = layer.attention.show(keys, values, sequence, mask)
             read, _ = layer.read(tokens, shown)
             total = tf.reduce_sum(read[request, candidate, token] ** 2)
         by_sequence, by_tokens = tape.gradient(total, [sequence, tokens])
@@ -200,4 +201,5 @@ def test_every_option_is_kept():
         dropout=0.1,
         sink=False,
         equal_experts=False,
+        dispatch="dense",
     )

@@ -229,4 +229,5 @@ def test_every_option_is_kept():
         dropout=0.1,
         sink=False,
         equal_experts=False,
+        dispatch="dense",
     )

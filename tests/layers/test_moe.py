@@ -4,6 +4,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers import ExpertDense, MoEFeedForward, Router, StackedExperts
+from loopctr_tf.layers.dispatch import BLOCK, DISPATCH
 from tests.layers import harness
 from tests.layers.harness import Case, mask_of, normal
 from tests.reference import moe
@@ -43,10 +44,10 @@ def dense_case(units, *shape):
     )
 
 
-def feed_forward_case(*shape, mask=None):
+def feed_forward_case(*shape, mask=None, **settings):
     x = normal(*shape, WIDTH)
     return Case(
-        lambda **kwargs: MoEFeedForward(5, EXPERTS, ACTIVE, **kwargs),
+        lambda **kwargs: MoEFeedForward(5, EXPERTS, ACTIVE, **settings, **kwargs),
         (x,) if mask is None else (x, mask),
         feed_forward_reference,
     )
@@ -60,6 +61,51 @@ def test_expert_dense(check, tmp_path):
 @pytest.mark.parametrize("check", harness.CHECKS)
 def test_feed_forward(check, tmp_path):
     check(feed_forward_case(2, 3, mask=mask_of([3, 1], 3)), tmp_path)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCH)
+def test_every_dispatch_equals_the_reference(dispatch):
+    case = feed_forward_case(2, 3, mask=mask_of([3, 1], 3), dispatch=dispatch)
+    harness.equals_reference(case)
+
+
+@pytest.mark.parametrize("dispatch", ["batched", "dense"])
+def test_many_tokens_dispatched_alike(dispatch):
+    # Some experts fill several blocks, and a token in seven is padding.
+    mask = np.arange(3 * BLOCK) % 7 != 0
+    case = feed_forward_case(3 * BLOCK, mask=mask)
+    layer = harness.made(case, jitter=0.4)
+    other = harness.made(feed_forward_case(3 * BLOCK, mask=mask, dispatch=dispatch))
+    harness.copy_weights(layer, other)
+    x, mask = harness.tensors(case.inputs)
+    found = []
+    for each in (layer, other):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y, statistics = each(x, mask)
+            y = tf.where(mask[:, None], y, 0.0)
+        found.append([y, statistics, *tape.gradient(y, [x, *each.trainable_weights], 1 + y)])
+    assert float(tf.reduce_max(found[0][1][0])) > BLOCK
+    for one, another in zip(*found, strict=True):
+        one, another = (tf.convert_to_tensor(part) for part in (one, another))
+        np.testing.assert_allclose(another, one, atol=1e-10)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCH)
+def test_no_token_at_all_and_none_that_is_real(dispatch):
+    layer = harness.made(feed_forward_case(2, 3, dispatch=dispatch))
+    y, statistics = layer(tf.zeros([0, 3, WIDTH]))
+    assert y.shape == (0, 3, WIDTH)
+    np.testing.assert_array_equal(statistics, np.zeros([2, EXPERTS]))
+    _, statistics = layer(tf.ones([2, 3, WIDTH]), tf.zeros([2, 3], tf.bool))
+    np.testing.assert_array_equal(statistics, np.zeros([2, EXPERTS]))
+
+
+def test_statistics_of_equal_parts():
+    layer = harness.made(feed_forward_case(4, 3), jitter=0.4)
+    x = harness.tensors(feed_forward_case(4, 3).inputs)[0]
+    _, by_part = layer(x, parts=2)
+    np.testing.assert_allclose(by_part, [layer(part)[1] for part in (x[:2], x[2:])])
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 2, 2)])
@@ -162,4 +208,5 @@ def test_every_option_is_kept():
         active_experts=1,
         activation="relu",
         equal_experts=False,
+        dispatch="dense",
     )

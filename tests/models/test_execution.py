@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import loopctr_tf as lc
 from loopctr_tf.supervision import MultiDepthObjective
 from tests.factories import random_batch, tiny_model
 
@@ -35,18 +36,31 @@ def loops_in(function) -> bool:
     return bool({"While", "StatelessWhile"} & {op.type for op in function.graph.get_operations()})
 
 
+@pytest.fixture(scope="module")
+def plain(batch):
+    """One eager step of the unrolled model, experts grouped, nothing computed twice."""
+    model = tiny_model(loops=3, loop_execution="unrolled", expert_dispatch="grouped")
+    return step(model, MultiDepthObjective(4, balance_weight=0.5), *batch)
+
+
+WAYS = {
+    "while": {"loop_execution": "while"},
+    "recompute": {"recompute": True},
+    "xla": {"xla": True},
+    "xla, dense": {"xla": True, "expert_dispatch": "dense"},
+}
+
+
 @pytest.mark.slow
-def test_while_loop_and_unrolled_agree_in_outputs_losses_and_gradients(batch):
-    features, labels = batch
-    unrolled = tiny_model(loops=3, loop_execution="unrolled")
-    looped = tiny_model(loops=3, loop_execution="while")
-    objectives = [MultiDepthObjective(4, balance_weight=0.5) for _ in range(2)]
-    expected = step(unrolled, objectives[0], features, labels)
+@pytest.mark.parametrize("way", WAYS)
+def test_all_ways_agree_in_outputs_losses_and_gradients(way, batch, plain):
+    expected, model = plain, tiny_model(loops=3, **WAYS[way])
+    objective = MultiDepthObjective(4, balance_weight=0.5)
     function = tf.function(
-        lambda: step(looped, objectives[1], features, labels), autograph=False
+        lambda: step(model, objective, *batch), autograph=False
     ).get_concrete_function()
     actual = function()
-    assert loops_in(function)
+    assert loops_in(function) == (way == "while")
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         scale = max(1.0, float(tf.reduce_max(tf.abs(value))))
@@ -71,3 +85,22 @@ def test_automatic_execution_gives_the_same_numbers(batch):
     features, _ = batch
     automatic = tiny_model(loops=2, loop_execution="auto")
     np.testing.assert_allclose(automatic(features), tiny_model(loops=2)(features), atol=1e-6)
+    for training in (True, False):
+        function = tf.function(
+            lambda training=training: automatic(features, training=training), autograph=False
+        )
+        assert loops_in(function.get_concrete_function()) == (not training)
+
+
+def test_xla_in_fit_and_what_it_refuses(batch):
+    model = tiny_model(loops=1, xla=True)
+    model.compile(lc.optimizers.adamw(0.01))
+    first, second = (model.train_on_batch(*batch, return_dict=True)["loss"] for _ in range(2))
+    assert second < first
+    with pytest.raises(lc.UsageError, match=r"jit_compile is True; leave it out.*xla=True"):
+        model.compile("adam", jit_compile=True)
+    with pytest.raises(lc.UsageError, match="expert_dispatch is 'grouped'; XLA needs sizes"):
+        lc.LoopCTRConfig(xla=True, expert_dispatch="grouped")
+    for setting in ("xla", "recompute"):
+        with pytest.raises(lc.UsageError, match="loop_execution is 'while'; xla and recompute"):
+            lc.LoopCTRConfig(loop_execution="while", **{setting: True})

@@ -5,8 +5,6 @@ import math
 import numpy as np
 
 EPSILON = 1e-6
-# TensorFlow's GELU rounds this constant to float32 in every type, which shows at 1e-9 in float64.
-ROOT_OF_HALF = float(np.float32(math.sqrt(0.5)))
 
 
 def rms_norm(token, gain=None):
@@ -18,7 +16,7 @@ def rms_norm(token, gain=None):
 
 def gelu(x):
     """x Phi(x), with the exact normal distribution function."""
-    return np.array([v * (1 + math.erf(v * ROOT_OF_HALF)) / 2 for v in x])
+    return np.array([v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in x])
 
 
 def softmax(logits):
