@@ -42,6 +42,13 @@ class LoopCTRConfig:
       history_mean: mean of each sequence's projected tokens as a further tower input (ours).
       loop_execution: "while" is a tf.while_loop, "unrolled" repeats the graph, "auto" takes
         the faster one on this platform. All give the same numbers.
+      expert_dispatch: how tokens come to their feed-forward experts, with the same numbers: "grouped"
+        and "batched" compute k of E experts, "dense" all. "auto" is "grouped", and "batched" under
+        XLA, which cannot compile the former. See :mod:`loopctr_tf.layers.dispatch`.
+      recompute: training computes a loop's inner values again in its backward pass and does not keep
+        them: less memory, more time.
+      xla: training compiles all between the embeddings and the logits with XLA, for each replica
+        apart. Every new shape is compiled anew: give fixed lengths and full batches.
     """
 
     dim: int = 64
@@ -66,6 +73,9 @@ class LoopCTRConfig:
     global_norm: bool = True
     history_mean: bool = False
     loop_execution: Literal["auto", "while", "unrolled"] = "auto"
+    expert_dispatch: Literal["auto", "grouped", "batched", "dense"] = "auto"
+    recompute: bool = False
+    xla: bool = False
 
     def __post_init__(self):
         _check_types(self)
@@ -109,6 +119,25 @@ class LoopCTRConfig:
             self.embedding_dim,
             "give 1 or more, or null for dim",
         )
+        _require(
+            not (self.loop_execution == "while" and (self.xla or self.recompute)),
+            "loop_execution",
+            self.loop_execution,
+            "xla and recompute need 'unrolled' or 'auto'",
+        )
+        _require(
+            not (self.xla and self.expert_dispatch == "grouped"),
+            "expert_dispatch",
+            self.expert_dispatch,
+            "XLA needs sizes known beforehand: give 'batched', 'dense' or 'auto'",
+        )
+
+    @property
+    def dispatch(self) -> str:
+        """``expert_dispatch``, "auto" resolved."""
+        if self.expert_dispatch != "auto":
+            return self.expert_dispatch
+        return "batched" if self.xla else "grouped"
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON or YAML."""
@@ -130,6 +159,10 @@ class TrainingConfig:
       batch_size: rows a step, over all replicas.
       learning_rate: constant rate of AdamW.
       weight_decay: decoupled decay of matrices (never of tables, biases or norm gains).
+      table_optimizer: rule of the embedding tables: "adamw" as for all else, or one whose work does not
+        depend on the number of rows: "lazy_adamw", or "rowwise_adagrad" with one figure of state a row.
+      table_learning_rate: constant rate of the tables under the latter two; None: ``learning_rate``.
+      table_weight_decay: decoupled decay of the tables under the latter two.
       clip_norm: limit of the gradients' global norm; 0 clips nothing.
       ema_momentum: exponential moving average of weights; 0 keeps none.
       patience: epochs without a better ``monitor`` before training stops.
@@ -145,6 +178,9 @@ class TrainingConfig:
     batch_size: int = 512
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    table_optimizer: Literal["adamw", "lazy_adamw", "rowwise_adagrad"] = "adamw"
+    table_learning_rate: float | None = None
+    table_weight_decay: float = 0.0
     clip_norm: float = 1.0
     ema_momentum: float = 0.0
     patience: int = 2
@@ -158,8 +194,16 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "patience", "shuffle_buffer"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "give 1 or more")
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "give more than 0")
-        for name in ("weight_decay", "clip_norm"):
+        for name in ("weight_decay", "table_weight_decay", "clip_norm"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "give 0 or more")
+        rate = self.table_learning_rate
+        positive = "give more than 0, or null for learning_rate"
+        _require(rate is None or rate > 0, "table_learning_rate", rate, positive)
+        if self.table_optimizer == "adamw":
+            remedy = "leave it out, or set table_optimizer to lazy_adamw or rowwise_adagrad"
+            _require(rate is None, "table_learning_rate", rate, remedy)
+            decay = self.table_weight_decay
+            _require(decay == 0, "table_weight_decay", decay, remedy)
         _require(
             0 <= self.ema_momentum < 1, "ema_momentum", self.ema_momentum, "give a value in [0, 1)"
         )

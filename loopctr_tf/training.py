@@ -15,7 +15,7 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.evaluation import evaluate_run
 from loopctr_tf.files import require_new
 from loopctr_tf.inputs import data_errors, read_dataset
-from loopctr_tf.optimizers import adamw
+from loopctr_tf.optimizers import CatchUp, adamw
 from loopctr_tf.prepared import read_stats
 from loopctr_tf.runs import BEST_WEIGHTS, CONFIG, METRICS, build_model, write_json
 from loopctr_tf.schema import Schema
@@ -57,13 +57,16 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def compile_model(model, training: TrainingConfig) -> None:
-    """Compiles ``model`` with AdamW as ``training`` says."""
+    """Compiles ``model`` with AdamW, and the rule for its tables, as ``training`` says."""
     model.compile(
         adamw(
             training.learning_rate,
             training.weight_decay,
             training.clip_norm,
             training.ema_momentum,
+            training.table_optimizer,
+            training.table_learning_rate,
+            training.table_weight_decay,
         )
     )
 
@@ -181,6 +184,8 @@ def _callbacks(run: Path, settings: TrainingConfig) -> list[keras.callbacks.Call
         keras.callbacks.EarlyStopping(settings.monitor, mode=mode, patience=settings.patience),
         keras.callbacks.TensorBoard(str(run / "logs"), write_graph=False),
     ]
+    if settings.table_weight_decay:
+        callbacks.insert(0, CatchUp())
     if settings.ema_momentum:
         callbacks.append(AveragedWeights())
     return callbacks

@@ -53,6 +53,26 @@ def test_bad_model_values_name_the_setting_the_value_and_the_remedy(settings, ex
         ({"weight_decay": -1}, "weight_decay is -1.0; give 0 or more"),
         ({"clip_norm": -1}, "clip_norm is -1.0; give 0 or more"),
         ({"ema_momentum": 1}, "ema_momentum is 1.0; give a value in [0, 1)"),
+        (
+            {"table_optimizer": "adagrad"},
+            "table_optimizer is 'adagrad'; choose 'adamw', 'lazy_adamw', 'rowwise_adagrad'",
+        ),
+        (
+            {"table_optimizer": "lazy_adamw", "table_learning_rate": 0},
+            "table_learning_rate is 0.0; give more than 0, or null for learning_rate",
+        ),
+        (
+            {"table_optimizer": "lazy_adamw", "table_weight_decay": -1},
+            "table_weight_decay is -1.0; give 0 or more",
+        ),
+        (
+            {"table_optimizer": "adamw", "table_learning_rate": 0.1},
+            "table_learning_rate is 0.1; leave it out, or set table_optimizer to lazy_adamw or",
+        ),
+        (
+            {"table_optimizer": "adamw", "table_weight_decay": 0.1},
+            "table_weight_decay is 0.1; leave it out, or set table_optimizer to lazy_adamw or",
+        ),
         ({"strategy": "tpu"}, "strategy is 'tpu'; choose 'none', 'mirrored'"),
         ({"architecture": "dcn"}, "architecture is 'dcn'; choose 'loopctr', 'stackctr'"),
     ],

@@ -12,6 +12,7 @@ import tf_keras as keras
 from loopctr_tf import runs, training
 from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
 from loopctr_tf.errors import UsageError
+from loopctr_tf.optimizers import CatchUp, RowwiseAdagrad
 from loopctr_tf.schema import Schema
 from tests.factories import small_schema
 
@@ -171,6 +172,14 @@ def test_validation_before_the_first_step_uses_the_first_weights():
     assert model.evaluate(ones, ones, callbacks=[average], verbose=0) == -5.0
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_decaying_tables_are_caught_up_before_anything_is_saved(tmp_path, decay):
+    settings = TrainingConfig(table_optimizer="lazy_adamw", table_weight_decay=decay)
+    kinds = [type(callback) for callback in training._callbacks(tmp_path, settings)]
+    assert kinds.count(CatchUp) == bool(decay)
+    assert (kinds[0] is CatchUp) == bool(decay)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_weights_are_averaged_only_when_told(tmp_path, momentum):
     callbacks = training._callbacks(tmp_path, TrainingConfig(ema_momentum=momentum))
@@ -189,6 +198,17 @@ def test_the_optimizer_is_as_the_settings_say():
     assert float(optimizer.learning_rate) == 0.5
     assert (optimizer.weight_decay, optimizer.global_clipnorm) == (0.25, 2.0)
     assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.75)
+
+
+def test_the_rule_for_tables_is_as_the_settings_say():
+    compiled = []
+    settings = {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.5}
+    training.compile_model(
+        SimpleNamespace(compile=compiled.append), TrainingConfig(**settings, table_weight_decay=0.1)
+    )
+    (optimizer,) = compiled
+    assert type(optimizer) is RowwiseAdagrad
+    assert (optimizer.table_learning_rate, optimizer.table_weight_decay) == (0.5, 0.1)
 
 
 def test_strategies_by_name():

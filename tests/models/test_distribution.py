@@ -1,9 +1,10 @@
-"""Two replicas train as one device does with the whole batch."""
+"""Two replicas train as one device does with the whole batch, and exchange rows, not tables."""
 
 import contextlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 import loopctr_tf as lc
@@ -25,11 +26,19 @@ class Steps(keras.callbacks.Callback):
         self.figures.append(dict(logs))
 
 
-def train(scope):
+RULES = {
+    "adamw": {"ema_momentum": 0.5},
+    "lazy_adamw": {"table_weight_decay": 0.5},
+    "rowwise_adagrad": {"table_weight_decay": 0.5},
+}
+"""Settings beside each rule for tables."""
+
+
+def train(scope, tables):
     """Ten steps: (figures after each step, weights at the end)."""
     with scope:
         model = tiny_model(schema=compact_schema(), loops=1, streams=1, balance_weight=0.1)
-        optimizer = lc.optimizers.adamw(0.01, clip_norm=0.5, ema_momentum=0.5)
+        optimizer = lc.optimizers.adamw(0.01, clip_norm=0.5, tables=tables, **RULES[tables])
         # Where a gradient is zero but for rounding, Adam would make steps of the rounding.
         optimizer.epsilon = 1e-3
         model.compile(optimizer, metrics=[keras.metrics.MeanSquaredError(name="brier")])
@@ -38,7 +47,7 @@ def train(scope):
         frame = random_frame(rows, seed)
         dataset = lc.read_dataset(frame, compact_schema(), batch_size=BATCH)
         model.fit(dataset, callbacks=[steps], verbose=0)
-    for weight in model.trainable_variables:
+    for weight in (*model.trainable_variables, *optimizer.variables):
         # Replicas that part would go unseen, because only the first is shown.
         for copy in getattr(weight, "values", ())[1:]:
             np.testing.assert_array_equal(copy, weight.values[0], err_msg=weight.name)
@@ -46,9 +55,10 @@ def train(scope):
 
 
 @pytest.mark.slow
-def test_two_replicas_train_as_one_device_with_the_whole_batch(two_devices):
-    expected_figures, expected_weights = train(contextlib.nullcontext())
-    figures, weights = train(two_devices.scope())
+@pytest.mark.parametrize("tables", RULES)
+def test_two_replicas_train_as_one_device_with_the_whole_batch(two_devices, tables):
+    expected_figures, expected_weights = train(contextlib.nullcontext(), tables)
+    figures, weights = train(two_devices.scope(), tables)
     assert len(figures) == len(expected_figures) == 10
     for step, (found, expected) in enumerate(zip(figures, expected_figures, strict=True)):
         assert {"loss", "balance_loss", "loop_1_loss", "loop_1_auc", "brier"} <= set(found)
@@ -59,3 +69,36 @@ def test_two_replicas_train_as_one_device_with_the_whole_batch(two_devices):
     # The balance loss and the labels both had a say.
     assert figures[0]["balance_loss"] > 1.0
     assert figures[-1]["loss"] != pytest.approx(figures[0]["loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize("tables", ["lazy_adamw", "rowwise_adagrad"])
+def test_replicas_exchange_the_rows_that_they_named_and_no_table(two_devices, tables):
+    rows = 10_007
+    with two_devices.scope():
+        table = tf.Variable(tf.ones([rows, 1]), name="m/embeddings")
+        optimizer = lc.optimizers.adamw(0.5, tables=tables, table_weight_decay=1.0)
+        optimizer.build([table])
+
+    def replica_step(named):
+        gradient = tf.IndexedSlices(tf.ones([tf.size(named), 1]), named, tf.constant([rows, 1]))
+        optimizer.apply_gradients([(gradient, table)])
+
+    @tf.function
+    def step(first, second):
+        named = two_devices.experimental_distribute_values_from_function(
+            lambda context: [first, second][context.replica_id_in_sync_group]
+        )
+        two_devices.run(replica_step, args=(named,))
+
+    batches = [tf.constant([3, 3, 5]), tf.constant([5])]
+    step(*batches)
+    # Each row of two gets one step of 0.5 * sign(gradient) after a decay of 0.5.
+    for copy in table.values:
+        np.testing.assert_allclose(copy.numpy()[[3, 4, 5], 0], [0.0, 1.0, 0.0], atol=1e-5)
+    shapes = [
+        output.shape
+        for op in step.get_concrete_function(*batches).graph.get_operations()
+        for output in op.outputs
+    ]
+    assert any(shape.rank for shape in shapes)
+    assert not [shape for shape in shapes if shape.rank and shape[0] == rows]

@@ -90,6 +90,47 @@ def test_the_global_norm_is_clipped():
     np.testing.assert_allclose(free[1], [0.0, 4.0])
 
 
+def test_what_a_batch_asks_of_a_row_is_summed_before_it_is_clipped():
+    optimizer = lc.optimizers.adamw(clip_norm=1.0)
+    # Row 5: 1 + 3 = 4; with the other gradient a norm of 5. The parts' norm would be sqrt(19).
+    slices = tf.IndexedSlices(tf.constant([[1.0], [3.0]]), tf.constant([5, 5]), tf.constant([9, 1]))
+    rows, dense = optimizer._clip_gradients([slices, tf.constant([3.0])])
+    np.testing.assert_array_equal(rows.indices, [5])
+    np.testing.assert_allclose(rows.values, [[0.8]])
+    np.testing.assert_allclose(dense, [0.6])
+
+
+@pytest.mark.parametrize("tables", ["adamw", "lazy_adamw", "rowwise_adagrad"])
+def test_gradients_of_any_precision_are_taken(tables):
+    table = tf.Variable(tf.ones([9, 1]), name="m/embeddings")
+    kernel = tf.Variable([1.0], name="m/kernel")
+    optimizer = lc.optimizers.adamw(0.1, weight_decay=0.0, clip_norm=9.0, tables=tables)
+    values = tf.constant([[2.0], [1.0]], tf.bfloat16)
+    slices = tf.IndexedSlices(values, tf.constant([5, 5]), tf.constant([9, 1]))
+    optimizer.apply_gradients([(slices, table), (tf.constant([0.5], tf.bfloat16), kernel)])
+    np.testing.assert_allclose(kernel, [0.9], rtol=1e-4)
+    np.testing.assert_allclose(table[5], [0.9], rtol=1e-4)
+
+
+@pytest.mark.parametrize("tables", ["adamw", "lazy_adamw", "rowwise_adagrad"])
+def test_rows_are_never_compiled_for_their_number(tables, monkeypatch):
+    """XLA, which Keras takes on a GPU, compiles anew for every size; batches name any number of rows."""
+    compiled = []
+
+    def note(self, gradient, variable, key):
+        compiled.append(variable.name)
+
+    monkeypatch.setattr(keras.optimizers.AdamW, "_update_step_xla", note)
+    table = tf.Variable(tf.ones([9, 1]), name="m/embeddings")
+    kernel = tf.Variable([1.0], name="m/kernel")
+    optimizer = lc.optimizers.adamw(0.1, tables=tables)
+    optimizer.jit_compile = True
+    slices = tf.IndexedSlices(tf.constant([[1.0]]), tf.constant([5]), tf.constant([9, 1]))
+    optimizer.apply_gradients([(slices, table), (tf.constant([0.5]), kernel)])
+    assert compiled == ["m/kernel:0"]
+    np.testing.assert_allclose(table[5], [0.9], rtol=1e-4)
+
+
 def test_the_average_of_weights_follows_its_momentum():
     weight = tf.Variable([1.0], name="w/bias")
     optimizer = lc.optimizers.adamw(learning_rate=0.1, ema_momentum=0.75)
