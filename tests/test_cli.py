@@ -70,8 +70,10 @@ HELP = {
     "inspect": ["MODEL", "--signature", "--json", "newest version", ":predict"],
     "serve": ["BASE_PATH", "--host", "0 takes a free port", "--label LABEL=VERSION", "SIGTERM"],
     "score": ["ROWS", "--target", "--label", "--signature", "--out", "Parquet", "JSON lines"],
-    "bench": ["serve", "train", "input", "matrix-product rate"],
+    "bench": ["serve", "train", "tables", "score", "input", "matrix-product rate"],
     "bench train": ["--prepared", "--history", "--batch-size", "--set", "--json", "examples/s"],
+    "bench tables": ["--rows", "--seconds", "--set", "--json", "table_optimizer=lazy_adamw"],
+    "bench score": ["--batch-size", "--loops", "--set", "--json", "graph session", "A quick look"],
     "bench input": ["PREPARED", "--batch-size", "--json", "without a model"],
     "bench serve": ["--history", "--candidates", "--clients", "--set", "--json", "callers"],
 }

@@ -2,7 +2,8 @@
 
 A multiply and its add are two operations. Only active experts count: what a perfect implementation
 would have to do. Element-wise work (norms, activations, softmax, hyper-connections' sums) is left out,
-so that a share of the machine's matrix-product rate can be read from the count.
+so that a share of the machine's matrix-product rate can be read from the count, and so is the column by
+which attention's products carry masks and sinks.
 """
 
 from itertools import pairwise

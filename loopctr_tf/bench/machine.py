@@ -1,25 +1,30 @@
-"""What the machine can do: its rate of matrix products, its cores, the memory in use."""
+"""What the machine can do: its rate of matrix products, its cores, its memory."""
 
+import contextlib
 import platform
 import resource
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from loopctr_tf.building.workers import worker_count
 
+_Result = TypeVar("_Result")
 
-def matmul_rate(size: int = 1024, seconds: float = 0.5) -> float:
-    """Floating-point operations a second of float32 products of square matrices, the best seen.
+
+def matmul_rate(size: int = 1024, seconds: float = 0.4, dtype: str = "float32") -> float:
+    """Floating-point operations a second of products of square matrices, the best seen.
 
     The neighbours on a shared machine change it from minute to minute: measure it in the run whose
-    figures are to be set beside it.
+    figures are to be set beside it, see :func:`beside_matmul_rate`.
     """
     rng = np.random.default_rng(0)
-    a, b = (tf.constant(rng.standard_normal((size, size)), tf.float32) for _ in range(2))
+    a, b = (tf.cast(rng.standard_normal((size, size)), dtype) for _ in range(2))
     product = tf.function(tf.matmul)
     product(a, b).numpy()
     best, end = float("inf"), time.perf_counter() + seconds
@@ -30,10 +35,52 @@ def matmul_rate(size: int = 1024, seconds: float = 0.5) -> float:
     return 2 * size**3 / best
 
 
+def beside_matmul_rate(
+    measure: Callable[[], _Result], dtype: str = "float32"
+) -> tuple[_Result, dict[str, float]]:
+    """What ``measure`` returns, and the machine's rate just before and just after it.
+
+    Args:
+      measure: takes the times.
+      dtype: that the model computes in; the rate of another than float32 is given as well.
+
+    Returns:
+      (result, rates): ``matmul_rate`` is the larger one of ``matmul_rate_before`` and
+      ``matmul_rate_after``, float32 all of them; ``matmul_rate_bfloat16`` or alike for ``dtype``.
+    """
+    before = matmul_rate()
+    result = measure()
+    after = matmul_rate()
+    rates = {
+        "matmul_rate": max(before, after),
+        "matmul_rate_before": before,
+        "matmul_rate_after": after,
+    }
+    if dtype != "float32":
+        rates[f"matmul_rate_{dtype}"] = matmul_rate(dtype=dtype)
+    return result, rates
+
+
 def peak_memory_bytes() -> int:
-    """Most memory that this process ever held."""
+    """Most memory that this process held, since :func:`forget_peak_memory` where that works."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak_memory() -> None:
+    """Lets :func:`peak_memory_bytes` begin anew, on Linux; elsewhere nothing happens."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that could be taken without swapping; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
 
 
 def describe() -> dict[str, Any]:

@@ -20,11 +20,11 @@ import numpy as np
 
 from loopctr_tf.bench import machine
 from loopctr_tf.bench.flops import forward_work
-from loopctr_tf.bench.timing import quantiles, repeated
+from loopctr_tf.bench.session import check_depths, check_least, run_signature, write_export
+from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
 from loopctr_tf.config import LoopCTRConfig
 from loopctr_tf.errors import UsageError
-from loopctr_tf.export import export_saved_model
 from loopctr_tf.scoring import PredictionServer, ScoringClient
 from loopctr_tf.scoring.saved_model import SavedModel
 from loopctr_tf.signatures import STATE
@@ -99,11 +99,9 @@ def _check(shapes, candidates, depths, clients, settings) -> None:
     for shape in shapes:
         if shape.history < 1 or shape.long_history < 0:
             raise UsageError(f"history is {shape}; give events such as 50 or 50+1024")
-    for name, numbers, least in (("candidates", candidates, 1), ("clients", clients, 1)):
-        if min(numbers) < least:
-            raise UsageError(f"{name} are {list(numbers)}; give {least} or more")
-    if min(depths) < 0 or max(depths) > settings.max_loops:
-        raise UsageError(f"loops are {list(depths)}; give 0 to max_loops ({settings.max_loops})")
+    check_least("candidates", candidates)
+    check_least("clients", clients)
+    check_depths(depths, settings.max_loops)
 
 
 def _export(model, folder: Path, shape: Shape, depths: Sequence[int], report) -> Path:
@@ -117,14 +115,9 @@ def _export(model, folder: Path, shape: Shape, depths: Sequence[int], report) ->
             "rank_cached_loop_{}",
         )
     ]
-    options = {"loops": max(depths), "warmup_batch_sizes": ()}
-    path = export_saved_model(model, folder / "all" / "1", signatures=names, **options)
-    zero = export_saved_model(
-        model,
-        folder / "zero" / "1",
-        signatures=[name for name in names if name.endswith("_0")],
-        **options,
-    )
+    path = write_export(model, folder / "all" / "1", names, depths)
+    zero = [name for name in names if name.endswith("_0")]
+    zero = write_export(model, folder / "zero" / "1", zero, depths)
     report["exports"].append(
         {
             "history": str(shape),
@@ -141,18 +134,9 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _run(session: SavedModel, signature: str, features: dict[str, np.ndarray]):
-    """One call of a signature: outputs by name."""
-    definition = session.signature_defs[signature]
-    feeds = {definition.inputs[name].name: value for name, value in features.items()}
-    names = list(definition.outputs)
-    values = session.run(feeds, tuple(definition.outputs[name].name for name in names))
-    return dict(zip(names, values, strict=True))
-
-
 def _paths(model, session, shape, depth, count, seconds, report) -> None:
     user, items = user_features(model.schema, 1), candidate_features((1, count))
-    state = _run(session, f"encode_user_loop_{depth}", user)
+    state = run_signature(session, f"encode_user_loop_{depth}", user)
     lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
     work = forward_work(model, lengths, depth)
     paths = {
@@ -161,10 +145,14 @@ def _paths(model, session, shape, depth, count, seconds, report) -> None:
         "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * work.candidate),
         "encode_user": (f"encode_user_loop_{depth}", user, work.user),
     }
-    rate = machine.matmul_rate()
-    for name, (signature, features, flops) in paths.items():
-        times = repeated(functools.partial(_run, session, signature, features), seconds)
-        found = quantiles(times)
+    times, rates = machine.beside_matmul_rate(
+        lambda: {
+            name: repeated(functools.partial(run_signature, session, signature, features), seconds)
+            for name, (signature, features, _) in paths.items()
+        }
+    )
+    for name, (_, _, flops) in paths.items():
+        found = quantiles(times[name])
         report["paths"].append(
             {
                 "history": str(shape),
@@ -174,8 +162,8 @@ def _paths(model, session, shape, depth, count, seconds, report) -> None:
                 **found,
                 "candidates_per_s": 1e3 * count / found["p50_ms"],
                 "flops": flops,
-                "matmul_rate": rate,
-                "share_of_matmul_rate": 1e3 * flops / found["p50_ms"] / rate,
+                **rates,
+                "share_of_matmul_rate": 1e3 * flops / found["p50_ms"] / rates["matmul_rate"],
             }
         )
     if not any(
@@ -193,9 +181,8 @@ def _over_grpc(session, target, model, shape, candidates, depths, seconds, repor
                 features = {**user, **candidate_features((1, count))}
                 signature = f"rank_loop_{depth}"
                 there = functools.partial(client.score, features, signature)
-                here = functools.partial(_run, session, signature, features)
-                # Turn and turn about, so that what the machine does besides meets both alike.
-                remote, local = _alternating(there, here, 2 * seconds)
+                here = functools.partial(run_signature, session, signature, features)
+                remote, local = in_turns([there, here], 2 * seconds, warm=3)
                 report["grpc"].append(
                     {
                         "history": str(shape),
@@ -206,19 +193,6 @@ def _over_grpc(session, target, model, shape, candidates, depths, seconds, repor
                         "overhead_ms": 1e3 * float(np.median(remote) - np.median(local)),
                     }
                 )
-
-
-def _alternating(first, second, seconds: float) -> tuple[list[float], list[float]]:
-    times: tuple[list[float], list[float]] = ([], [])
-    for call in (first, second) * 3:
-        call()
-    end = time.perf_counter() + seconds
-    while len(times[0]) < 5 or time.perf_counter() < end:
-        for call, kept in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            call()
-            kept.append(time.perf_counter() - start)
-    return times
 
 
 def _concurrency(target, model, shape, candidates, clients, seconds, report) -> None:

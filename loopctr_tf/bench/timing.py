@@ -1,7 +1,8 @@
-"""Times of repeated calls and their quantiles."""
+"""Times of repeated calls, their quantiles, and the speeds that follow from them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,14 +11,34 @@ LEAST_CALLS = 5
 
 def repeated(call: Callable[[], object], seconds: float, warm: int = 2) -> list[float]:
     """Seconds of each call, for about ``seconds`` and at least five calls, after ``warm`` calls."""
+    return in_turns([call], seconds, warm)[0]
+
+
+def in_turns(
+    calls: Sequence[Callable[[], object]], seconds: float, warm: int = 2
+) -> list[list[float]]:
+    """Like :func:`repeated` for several calls, one after the other again and again.
+
+    Turn and turn about, so that what the machine does besides meets all alike.
+
+    Args:
+      calls: to time.
+      seconds: for all of them together.
+      warm: rounds before the clock starts.
+
+    Returns:
+      The times of each call, by round.
+    """
     for _ in range(warm):
-        call()
-    times: list[float] = []
+        for call in calls:
+            call()
+    times: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
-    while len(times) < LEAST_CALLS or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
+    while len(times[0]) < LEAST_CALLS or time.perf_counter() < end:
+        for call, kept in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            kept.append(time.perf_counter() - start)
     return times
 
 
@@ -25,3 +46,25 @@ def quantiles(times: Sequence[float]) -> dict[str, float]:
     """``p50_ms``, ``p95_ms``, ``p99_ms`` and the number of ``calls`` they come from."""
     p50, p95, p99 = np.percentile(np.asarray(times) * 1e3, [50, 95, 99])
     return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "calls": len(times)}
+
+
+def speeds(
+    times: Sequence[float], examples: int, flops_per_example: float, rates: Mapping[str, float]
+) -> dict[str, Any]:
+    """Examples a second at the median time, and their share of the matrix-product rate.
+
+    Args:
+      times: of calls, in seconds.
+      examples: of one call.
+      flops_per_example: see :mod:`loopctr_tf.bench.flops`.
+      rates: of :func:`~loopctr_tf.bench.machine.beside_matmul_rate`.
+    """
+    found = quantiles(times)
+    speed = 1e3 * examples / found["p50_ms"]
+    return {
+        "examples_per_s": speed,
+        "flops_per_example": flops_per_example,
+        **rates,
+        "share_of_matmul_rate": speed * flops_per_example / rates["matmul_rate"],
+        **found,
+    }

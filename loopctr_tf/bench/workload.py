@@ -14,8 +14,11 @@ IDS = 100_000
 CATEGORIES = 1_000
 
 
-def workload_schema(history: int, long_history: int = 0) -> Schema:
-    """A schema with ``history`` recent events, and with ``long_history`` older ones where not 0."""
+def workload_schema(history: int, long_history: int = 0, item_buckets: int = IDS) -> Schema:
+    """A schema with ``history`` recent events, and with ``long_history`` older ones where not 0.
+
+    ``item_buckets`` are the rows of the item table; there are :data:`IDS` items, whatever its size.
+    """
 
     def sequence(name: str, length: int, compress: bool):
         return {
@@ -41,7 +44,7 @@ def workload_schema(history: int, long_history: int = 0) -> Schema:
             "group": "user_id",
             "tables": {
                 "user": {"hash_buckets": IDS},
-                "item": {"hash_buckets": IDS},
+                "item": {"hash_buckets": item_buckets},
                 "category": {"hash_buckets": CATEGORIES},
             },
             "features": [

@@ -7,10 +7,75 @@ import click
 from loopctr_tf.cli.options import JSON, PREPARED, whole_numbers
 from loopctr_tf.errors import UsageError
 
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of model or training, e.g. --set dim=32; see `loopctr train --help-config`.",
+)
+HISTORY = click.option(
+    "--history",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Events of a made-up row.",
+)
+LONG_HISTORY = click.option(
+    "--long-history",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Older events of a made-up row, compressed.",
+)
+
+
+def seconds_option(default: float, what: str):
+    """How long to measure."""
+    return click.option(
+        "--seconds", type=click.FloatRange(0), default=default, show_default=True, help=what
+    )
+
+
+def batch_size_option(default: int, what: str):
+    """Rows of a batch."""
+    return click.option(
+        "--batch-size", type=click.IntRange(1), default=default, show_default=True, help=what
+    )
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _show(found, as_json: bool, text) -> None:
+    from loopctr_tf.runs import json_text
+
+    click.echo(json_text(found) if as_json else text(found))
+
+
+def _config(overrides):
+    """Settings of a run; a batch size is the benchmark's own option."""
+    from loopctr_tf.config import RunConfig
+
+    config = RunConfig.load(None, overrides)
+    for pair in overrides:
+        if pair.partition("=")[0].strip() in ("batch_size", "training.batch_size"):
+            raise UsageError(f"--set {pair!r} has no effect here; give --batch-size")
+    return config
+
 
 @click.group()
 def bench():
-    """Measure speed on this machine, as shares of its own matrix-product rate."""
+    """Measure speed on this machine, as shares of its own matrix-product rate.
+
+    \b
+    loopctr bench train     training steps, and where their time goes
+    loopctr bench tables    training steps by the size of an embedding table
+    loopctr bench score     rows scored through an export, and where the time goes
+    loopctr bench serve     one user against N candidates, also over gRPC
+    loopctr bench input     reading prepared rows, without a model
+    """
 
 
 @bench.command("serve")
@@ -23,9 +88,7 @@ def bench():
 @click.option("--candidates", default="100,500,2000", show_default=True, help="Numbers N.")
 @click.option("--loops", default="0,1,2,3", show_default=True, help="Depths.")
 @click.option("--clients", default="1,4,16", show_default=True, help="Callers at the same time.")
-@click.option(
-    "--seconds", type=click.FloatRange(0), default=1.0, show_default=True, help="For each figure."
-)
+@seconds_option(1.0, "For each figure.")
 @click.option(
     "--set",
     "overrides",
@@ -38,11 +101,11 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
     """One user against N candidates: latency and candidates/s by path, depth, size and callers.
 
     Takes several minutes with all defaults; a quick look:
-    loopctr bench serve --history 50 --candidates 500 --loops 0 --clients 1
-    """
-    from loopctr_tf.config import RunConfig
 
-    settings = RunConfig.load(None, overrides).model
+    \b
+      loopctr bench serve --history 50 --candidates 500 --loops 0 --clients 1
+    """
+    settings = _config(overrides).model
     histories = [whole_numbers(part, "--history", "+") for part in history.split(",")]
     if max(map(len, histories)) > 2:
         raise UsageError(f"--history is {history!r}; give events such as 50 or 50+1024")
@@ -51,73 +114,116 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
         for text, name in ((candidates, "--candidates"), (loops, "--loops"), (clients, "--clients"))
     ]
     from loopctr_tf.bench.serve import Shape, bench_serve
-    from loopctr_tf.bench.tables import serve_tables
-    from loopctr_tf.runs import json_text
+    from loopctr_tf.bench.texts import serve_tables
 
-    report = bench_serve(
-        [Shape(*sizes) for sizes in histories],
-        *numbers,
-        seconds=seconds,
-        settings=settings,
-        say=lambda line: click.echo(line, err=True),
-    )
-    click.echo(json_text(report) if as_json else serve_tables(report))
+    shapes = [Shape(*sizes) for sizes in histories]
+    report = bench_serve(shapes, *numbers, seconds=seconds, settings=settings, say=_say)
+    _show(report, as_json, serve_tables)
 
 
 @bench.command("train")
 @click.option(
     "--prepared", type=click.Path(path_type=Path), help="Rows of a prepared folder; else made up."
 )
-@click.option("--history", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--long-history", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True)
-@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Of the model.")
+@HISTORY
+@LONG_HISTORY
+@batch_size_option(256, "Rows a step.")
+@seconds_option(10.0, "To measure for; five steps at least.")
+@SET
 @JSON
 def bench_training(prepared, history, long_history, batch_size, seconds, overrides, as_json):
-    """Training steps: examples/s, and their share of the machine's own matrix-product rate."""
-    from loopctr_tf.config import RunConfig
+    """Training steps: examples/s, their share of the machine's own rate, and where the time goes.
 
-    settings = RunConfig.load(None, overrides).model
+    The matrix-product rate is taken just before and just after the steps, which the profiler then
+    looks at. A quick look:
+
+    \b
+      loopctr bench train --batch-size 64 --seconds 3
+    """
+    config = _config(overrides)
     if prepared is not None:
         from loopctr_tf.prepared import read_stats
 
         read_stats(prepared)
+    from loopctr_tf.bench.texts import train_text
     from loopctr_tf.bench.train import bench_train
-    from loopctr_tf.runs import json_text
 
-    found = bench_train(settings, prepared, batch_size, history, long_history, seconds)
-    if as_json:
-        click.echo(json_text(found))
-        return
-    click.echo(
-        f"{found['examples_per_s']:,.0f} examples/s; a step of {batch_size} rows takes "
-        f"{found['p50_ms']:.0f} ms (p95 {found['p95_ms']:.0f}), the first one "
-        f"{found['first_step_s']:.1f} s\n"
-        f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example, active experts counted: "
-        f"{found['share_of_matmul_rate']:.0%} of this machine's {found['matmul_rate'] / 1e9:,.0f} "
-        f"GFLOP/s\npeak memory {found['peak_memory_bytes'] / 2**20:,.0f} MiB"
-    )
+    found = bench_train(config, prepared, batch_size, history, long_history, seconds)
+    _show(found, as_json, train_text)
+
+
+@bench.command("tables")
+@click.option(
+    "--rows",
+    default="10000,1000000",
+    show_default=True,
+    help="Sizes of the item table; all are in memory at once.",
+)
+@HISTORY
+@batch_size_option(256, "Rows a step.")
+@seconds_option(10.0, "For each size; five steps at least.")
+@SET
+@JSON
+def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
+    """Training steps by the number of rows of an embedding table, sizes taking turns.
+
+    Memory kept: rows x embedding_dim x 4 bytes, three times with AdamW. AdamW's update of a whole table
+    needs six times more of the largest while it runs; row-sparse rules do not:
+
+    \b
+      loopctr bench tables --rows 10000,1000000,10000000 \\
+          --set table_optimizer=lazy_adamw
+    """
+    config = _config(overrides)
+    sizes = whole_numbers(rows, "--rows")
+    from loopctr_tf.bench.table_sizes import bench_tables
+    from loopctr_tf.bench.texts import table_sizes_text
+
+    report = bench_tables(config, sizes, batch_size, history, seconds, _say)
+    _show(report, as_json, table_sizes_text)
+
+
+@bench.command("score")
+@click.option("--batch-size", default="2048", show_default=True, help="Rows a call: 1,64,256,2048.")
+@click.option("--loops", default="0", show_default=True, help="Depths: 0,1,2,3.")
+@HISTORY
+@LONG_HISTORY
+@seconds_option(5.0, "For each figure; five calls at least.")
+@SET
+@JSON
+def bench_scoring(batch_size, loops, history, long_history, seconds, overrides, as_json):
+    """Rows scored one by one through an export, in a graph session as a model server runs it.
+
+    Gives examples/s, their share of the machine's own matrix-product rate, peak memory and where the
+    time goes. A quick look:
+
+    \b
+      loopctr bench score --batch-size 64,256 --seconds 1
+    """
+    config = _config(overrides)
+    sizes = whole_numbers(batch_size, "--batch-size")
+    depths = whole_numbers(loops, "--loops")
+    from loopctr_tf.bench.score import bench_score
+    from loopctr_tf.bench.texts import score_text
+
+    report = bench_score(config, sizes, depths, history, long_history, seconds, _say)
+    _show(report, as_json, score_text)
 
 
 @bench.command("input")
 @PREPARED
-@click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
-@click.option("--seconds", type=click.FloatRange(0), default=10.0, show_default=True)
+@batch_size_option(512, "Rows a batch.")
+@seconds_option(10.0, "To measure for.")
 @JSON
 def bench_reading(prepared, batch_size, seconds, as_json):
-    """Reading, shuffling and parsing the training split of PREPARED, without a model."""
+    """Reading, shuffling and parsing the training split of PREPARED, without a model.
+
+    For example: loopctr bench input prepared --batch-size 1024
+    """
     from loopctr_tf.prepared import read_stats
 
     read_stats(prepared)
-    from loopctr_tf.bench.train import bench_input
-    from loopctr_tf.runs import json_text
+    from loopctr_tf.bench.reading import bench_input
+    from loopctr_tf.bench.texts import input_text
 
-    found = bench_input(prepared, batch_size, seconds)
-    if as_json:
-        click.echo(json_text(found))
-        return
-    click.echo(
-        f"{found['examples_per_s']:,.0f} examples/s; "
-        f"peak memory {found['peak_memory_bytes'] / 2**20:,.0f} MiB"
-    )
+    _show(bench_input(prepared, batch_size, seconds), as_json, input_text)

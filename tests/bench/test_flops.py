@@ -36,13 +36,34 @@ def user_and_rank(model, count, loops):
     return of_user.flops, of_candidates.flops
 
 
+def bias_column(config, queries, tokens) -> int:
+    """Operations that carry masks and sinks: one more column of queries and keys in each head."""
+    return 2 * config.heads * queries * (config.dim + tokens)
+
+
+def bias_columns(model, loops) -> tuple[int, int]:
+    """Those of the user's side and of a candidate: by hand, two user and two candidate tokens."""
+    (recent, *long), config = [s.max_length for s in model.schema.sequences], model.config
+    tokens, user = recent, bias_column(config, recent, recent)
+    for events in long:
+        queries = config.num_queries
+        tokens += queries
+        user += bias_column(config, queries, events) + bias_column(config, queries, queries)
+    user += loops * bias_column(config, tokens, tokens)
+    if not loops:
+        return user + bias_column(config, 2, tokens), bias_column(config, 2, tokens)
+    exit_block = bias_column(config, 4, tokens)
+    return user, loops * bias_column(config, 4, tokens + 4) + exit_block
+
+
 @pytest.mark.parametrize("loops", [0, 1, 3])
 def test_counted_operations_are_those_that_run(model, loops):
     lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
     work = forward_work(model, lengths, loops)
-    counted = user_and_rank(model, 11, loops)
+    ran = user_and_rank(model, 11, loops)
+    user, candidate = bias_columns(model, loops)
     # Routers count their choice for statistics too, in eager mode alone; products are the same.
-    assert counted == (work.user, 11 * work.candidate)
+    assert ran == (work.user + user, 11 * (work.candidate + candidate))
     assert work.row == work.user + work.candidate
 
 

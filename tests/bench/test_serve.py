@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from loopctr_tf.bench.texts import serve_tables
 from loopctr_tf.cli import cli
 from loopctr_tf.errors import UsageError
 
@@ -64,6 +65,13 @@ def test_sizes_of_exports_and_states(report):
     # two streams of two user tokens; the tower's 128.
     wanted = {0: 6 + 4 * (2 * 6 * 8 + 128), 1: 6 + 4 * (2 * 2 * 6 * 8 + 2 * 2 * 8 + 128)}
     assert {row["loops"]: row["bytes"] for row in report["state_bytes"]} == wanted
+
+
+def test_people_read_tables(report):
+    parts = serve_tables(report).split("\n\n")
+    assert [part.partition(" ")[0] for part in parts[:8:2]] == ["In", "Over", "Callers", "Exports"]
+    assert len(parts[1].splitlines()) == 2 + 16
+    assert parts[1].splitlines()[0].startswith("|   T | loops | N | path ")
 
 
 @pytest.mark.parametrize(

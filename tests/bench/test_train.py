@@ -1,4 +1,4 @@
-"""`loopctr bench train` and `bench input` measure what they say."""
+"""`loopctr bench train` measures what it says."""
 
 import json
 
@@ -6,24 +6,83 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from loopctr_tf.bench import kinds
 from loopctr_tf.bench.flops import forward_work, training_work
-from loopctr_tf.bench.train import bench_input, bench_train
-from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
-from loopctr_tf.config import LoopCTRConfig
+from loopctr_tf.bench.steps import TrainingSteps, made_up_batches, mean_training_work
+from loopctr_tf.bench.texts import train_text
+from loopctr_tf.bench.train import bench_train
+from loopctr_tf.bench.workload import (
+    candidate_features,
+    user_features,
+    workload_model,
+    workload_schema,
+)
+from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
 from loopctr_tf.errors import UsageError
+from tests.bench.test_flops import bias_column
 from tests.conftest import command
 from tests.factories import tiny_config
 from tests.operations import watched
 
+SMALL = [
+    f"--set={name}={value}"
+    for name, value in tiny_config(loops=1).to_dict().items()
+    if name in ("dim", "heads", "ffn_dim", "experts", "loops", "tower_units", "loop_execution")
+]
+SIZES = ["--history=5", "--batch-size=4", "--seconds=0"]
 
-def test_training_on_made_up_rows():
-    found = bench_train(tiny_config(loops=1), batch_size=4, history=5, seconds=0)
-    per_step = found["p50_ms"] / 1e3
-    assert found["examples_per_s"] == pytest.approx(4 / per_step)
+
+@pytest.fixture(scope="module")
+def found():
+    settings = ["--set", "table_optimizer=lazy_adamw", *SMALL]
+    return json.loads(command("bench", "train", *SIZES, *settings, "--json"))
+
+
+def test_training_on_made_up_rows(found):
+    assert found["examples_per_s"] == pytest.approx(4e3 / found["p50_ms"])
     share = found["examples_per_s"] * found["flops_per_example"] / found["matmul_rate"]
     assert found["share_of_matmul_rate"] == pytest.approx(share)
-    assert found["mean_lengths"] == {"clicks": 5.0}
-    assert found["calls"] >= 3
+    rates = [found["matmul_rate_before"], found["matmul_rate_after"]]
+    assert found["matmul_rate"] == max(rates) > 0
+    assert found["mean_lengths"] == found["padded_lengths"] == {"clicks": 5.0}
+    assert found["calls"] >= 5
+    assert 0 < found["steps_memory_bytes"] <= found["peak_memory_bytes"]
+
+
+def test_settings_of_model_and_training_are_told(found):
+    settings = RunConfig(
+        LoopCTRConfig.from_dict(found["settings"]), TrainingConfig.from_dict(found["training"])
+    )
+    assert (settings.model.dim, settings.model.loops) == (8, 1)
+    assert settings.training.table_optimizer == "lazy_adamw"
+    assert settings.training.batch_size == 4
+
+
+def test_where_the_time_goes(found):
+    where = found["where_time_goes"]
+    shares = {row["kind"]: row["share"] for row in where["kinds"]}
+    assert sum(shares.values()) == pytest.approx(1)
+    named = {kinds.PRODUCTS, kinds.ATTENTION, kinds.OPTIMIZER, kinds.EMBEDDING, kinds.MOVING}
+    assert named <= set(shares)
+    # What stands in no list of operations is next to nothing.
+    assert shares.get(kinds.REST, 0) < 0.05
+    assert 0 < len(where["operations"]) <= 15
+
+
+def test_people_read_lines_and_a_table(found):
+    text = train_text(found)
+    speed, work, memory, empty, where, *_ = text.splitlines()
+    assert " examples/s; a step of 4 rows takes " in speed
+    assert " MFLOP an example (active experts, real events): " in work
+    assert " GFLOP/s of float32 products (before " in work
+    assert memory.startswith("peak memory ")
+    assert empty == ""
+    assert where.startswith("Where a step's time goes: ")
+    assert f"| {kinds.PRODUCTS} " in text
+    slow = train_text({**found, "matmul_rate_bfloat16": 3e9})
+    assert "; bfloat16 3 GFLOP/s)" in slow
+    unseen = {**found["where_time_goes"], "kinds": [], "note": "nothing"}
+    assert train_text({**found, "where_time_goes": unseen}).endswith("time goes: nothing")
 
 
 def test_training_operations_are_three_times_those_of_all_depths():
@@ -36,35 +95,61 @@ def test_training_operations_are_three_times_those_of_all_depths():
     features = {name: tf.constant(value) for name, value in features.items()}
     with watched() as seen:
         model(features)
+    # Entry, each loop (six events on themselves, four globals on ten tokens) and each of three Exits.
+    columns = [*[(6, 6)] * 3, *[(4, 10)] * 2, *[(4, 6)] * 3]
+    bias = sum(bias_column(config, *pair) for pair in columns)
     # Three rows forward cost what one row costs forward and backward.
-    assert seen.flops == training_work(model, {"clicks": 6})
+    assert seen.flops == training_work(model, {"clicks": 6}) + 3 * bias
     # With no loops, training is one depth.
     flat = workload_model(6, 0, LoopCTRConfig(dim=8, heads=2, ffn_dim=6, loops=0))
     assert training_work(flat, {"clicks": 6}) == 3 * forward_work(flat, {"clicks": 6}, 0).row
 
 
-def test_reading_a_prepared_folder(prepared):
-    found = json.loads(command("bench", "input", prepared, "--seconds", "0.2", "--json"))
-    assert found["examples_per_s"] > 0
-    assert found["batches"] >= 1
-    assert "examples/s" in command("bench", "input", prepared, "--seconds", "0")
+def test_each_row_counts_its_own_events():
+    model = workload_model(6, 0, LoopCTRConfig(dim=8, heads=2, ffn_dim=6, loops=1))
+    work = [training_work(model, {"clicks": events}) for events in (0, 3, 6)]
+    mean = mean_training_work(model, {"clicks": np.array([0, 6, 3, 6])})
+    assert mean == pytest.approx((work[0] + work[1] + 2 * work[2]) / 4)
+    # Events that attend to each other cost more than their mean says.
+    assert (work[0] + work[2]) / 2 > work[1]
 
 
-def test_mean_lengths_of_a_prepared_folder(prepared):
+def test_lengths_of_a_prepared_folder(prepared):
     import loopctr_tf as lc
 
-    found = bench_train(tiny_config(loops=0), prepared, batch_size=100, seconds=0)
-    lengths = [
-        features["history_length"].numpy()
+    config = RunConfig(tiny_config(loops=0))
+    found = bench_train(config, prepared, batch_size=100, seconds=0)
+    batches = [
+        features
         for features, _ in lc.read_dataset(
             prepared / "train", batch_size=100, shuffle=True, drop_remainder=True
         )
     ]
+    lengths = [features["history_length"].numpy() for features in batches]
     assert found["mean_lengths"]["history"] == pytest.approx(np.mean(lengths))
+    padded = [features["history_movie"].shape[1] for features in batches]
+    assert found["padded_lengths"]["history"] == pytest.approx(np.mean(padded))
+
+
+def test_steps_take_the_batches_in_turn_and_learn():
+    schema = workload_schema(3)
+    first, second = made_up_batches(schema, 8, 2)
+    assert first[0]["item_id"].numpy().tolist() != second[0]["item_id"].numpy().tolist()
+    model = workload_model(3, 0, tiny_config(loops=0))
+    step = TrainingSteps(model, TrainingConfig(learning_rate=0.01), [first, second])
+    losses = [step() for _ in range(40)]
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    assert model.optimizer.iterations.numpy() == 40
 
 
 def test_mistakes(prepared):
     with pytest.raises(UsageError, match="fewer than 5000 rows"):
-        bench_train(tiny_config(), prepared, batch_size=5000)
-    with pytest.raises(UsageError, match="batch_size is 0"):
-        bench_input(prepared, batch_size=0)
+        bench_train(RunConfig(tiny_config()), prepared, batch_size=5000)
+    with pytest.raises(UsageError, match=r"batch sizes are \[0\]; give 1 or more"):
+        bench_train(batch_size=0)
+    with pytest.raises(UsageError, match="strategy is 'mirrored'; benchmarks run on one device"):
+        command("bench", "train", *SIZES, *SMALL, "--set", "strategy=mirrored")
+    with pytest.raises(UsageError, match="'batch_size=3' has no effect here; give --batch-size"):
+        command("bench", "train", "--set", "batch_size=3")
+    with pytest.raises(UsageError, match="no setting; did you mean 'dim'"):
+        command("bench", "train", "--set", "dimm=3")

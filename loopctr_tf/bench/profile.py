@@ -1,0 +1,111 @@
+"""Where the time of a call goes, by kind of operation: a summary of what the profiler saw."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from loopctr_tf.bench.kinds import kind_of
+from loopctr_tf.bench.trace import Event, record
+
+_TOP = 15
+_SECONDS = 0.5
+_LEAST, _MOST = 3, 50
+
+
+def calls_for(seconds_a_call: float) -> int:
+    """Calls to profile: half a second of them, but three at least and fifty at most."""
+    return min(max(math.ceil(_SECONDS / max(seconds_a_call, 1e-9)), _LEAST), _MOST)
+
+
+def where_time_goes(
+    call: Callable[[], object], calls: int, scopes: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Profiles a few calls; do it after the timed ones, so that those are not disturbed.
+
+    An operation's time is that of the thread which starts it, without the operations nested in it: a
+    product that is spread over all cores counts once, two operations that run at the same time count
+    both. Operations that one replaces by others (a loop or a call of a function that is inlined) are
+    seen as those others.
+
+    Args:
+      call: to profile, warm.
+      calls: how often.
+      scopes: part of an operation's name -> kind, see :func:`~loopctr_tf.bench.kinds.kind_of`.
+
+    Returns:
+      ``calls``, ``call_ms`` (wall clock, while watched), ``operation_ms`` (the sum over threads),
+      ``at_once`` (operations that ran at the same time, on average, while any did),
+      ``idle_share`` (of the call, in which no operation ran: Python, feeding, scheduling), ``kinds``
+      (rows of ``kind``, ``share`` of ``operation_ms``, ``ms`` and ``count`` a call), ``operations``
+      (the first 15 types, alike), ``on_gpu`` and ``note`` in words. Nothing seen: no rows.
+    """
+    trace = record(call, calls)
+    times: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    for line in trace.lines:
+        for event, own in own_times(line):
+            key = kind_of(event.node, event.operation, scopes), event.operation
+            times[key] += own
+            counts[key] += 1
+    total = sum(times.values())
+    covered = _covered(event for line in trace.lines for event in line)
+    return {
+        "calls": calls,
+        "call_ms": 1e3 * trace.seconds / calls,
+        "operation_ms": total / 1e9 / calls,
+        "at_once": total / covered if covered else 0.0,
+        "idle_share": max(0.0, 1 - covered / 1e12 / trace.seconds),
+        "on_gpu": trace.on_gpu,
+        "note": _note(total, trace.on_gpu),
+        "kinds": _rows(times, counts, calls, ("kind",)),
+        "operations": _rows(times, counts, calls, ("kind", "operation"))[:_TOP],
+    }
+
+
+def own_times(line: list[Event]) -> Iterator[tuple[Event, int]]:
+    """Each operation of a line with its time (ps), less that of the operations nested in it."""
+    open_: list[list] = []
+    for event in line:
+        while open_ and open_[-1][0].end <= event.start:
+            yield tuple(open_.pop())
+        if open_:
+            open_[-1][1] -= min(event.end, open_[-1][0].end) - event.start
+        open_.append([event, event.end - event.start])
+    while open_:
+        yield tuple(open_.pop())
+
+
+def _covered(events) -> int:
+    """Time (ps) in which at least one operation ran, on whatever line."""
+    covered = until = 0
+    for event in sorted(events, key=lambda event: event.start):
+        covered += max(0, event.end - max(event.start, until))
+        until = max(until, event.end)
+    return covered
+
+
+def _rows(times, counts, calls: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Sums by the first or by both parts of the keys, the longest first."""
+    ms: Counter = Counter()
+    number: Counter = Counter()
+    for key, value in times.items():
+        ms[key[: len(names)]] += value / 1e9 / calls
+        number[key[: len(names)]] += counts[key] / calls
+    total = sum(ms.values())
+    return [
+        {
+            **dict(zip(names, key, strict=True)),
+            "share": value / total if total else 0.0,
+            "ms": value,
+            "count": number[key],
+        }
+        for key, value in ms.most_common()
+    ]
+
+
+def _note(total: int, on_gpu: bool) -> str:
+    if not total:
+        return "the profiler saw no operations"
+    where = "streams of the GPU" if on_gpu else "threads"
+    return f"times are sums over {where}; operations that run at the same time count both"

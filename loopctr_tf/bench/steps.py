@@ -1,0 +1,110 @@
+"""Training steps on batches that lie in memory: what benchmarks of training call."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from loopctr_tf.bench.flops import training_work
+from loopctr_tf.bench.workload import candidate_features, user_features
+from loopctr_tf.config import TrainingConfig
+from loopctr_tf.errors import UsageError
+from loopctr_tf.inputs import data_errors, read_dataset
+from loopctr_tf.schema import Schema
+from loopctr_tf.training import compile_model
+
+_BATCHES = 16
+
+
+class TrainingSteps:
+    """A call is one step of ``model``, on the next one of ``batches``; it returns the loss.
+
+    Args:
+      model: not compiled yet.
+      training: what it is compiled with.
+      batches: of (features, label), taken again and again.
+    """
+
+    def __init__(self, model, training: TrainingConfig, batches: Sequence):
+        if training.strategy != "none":
+            raise UsageError(f"strategy is {training.strategy!r}; benchmarks run on one device")
+        compile_model(model, training)
+        self.model = model
+        self._step = model.make_train_function()
+        self._rows = iter(_again_and_again(batches))
+
+    def __call__(self) -> float:
+        """One step, to its end."""
+        return float(self._step(self._rows)["loss"])
+
+
+def made_up_batches(schema: Schema, batch_size: int, count: int = 1) -> list:
+    """Batches for a schema of :mod:`loopctr_tf.bench.workload`, with full histories."""
+
+    def batch(seed: int):
+        users = user_features(schema, batch_size, 2 * seed)
+        features = {**users, **candidate_features((batch_size,), 2 * seed + 1)}
+        label = np.random.default_rng(seed).integers(0, 2, batch_size).astype(np.float32)
+        return {name: tf.constant(value) for name, value in features.items()}, tf.constant(label)
+
+    return [batch(seed) for seed in range(count)]
+
+
+def prepared_batches(prepared: str | Path, batch_size: int) -> list:
+    """The first batches of a prepared folder's training split, shuffled."""
+    with data_errors():
+        dataset = read_dataset(
+            Path(prepared) / "train", batch_size=batch_size, shuffle=True, drop_remainder=True
+        )
+        batches = list(dataset.take(_BATCHES))
+    if not batches:
+        raise UsageError(f"the training split has fewer than {batch_size} rows; give --batch-size")
+    return batches
+
+
+def history_lengths(schema: Schema, batches: Sequence) -> dict[str, np.ndarray]:
+    """Events of every row, by sequence."""
+    return {
+        sequence.name: np.concatenate(
+            [features[sequence.length_name].numpy() for features, _ in batches]
+        )
+        for sequence in schema.sequences
+    }
+
+
+def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
+    """Mean of the lengths to which batches are padded, by sequence."""
+    return {
+        sequence.name: float(
+            np.mean([features[sequence.fields[0].name].shape[1] for features, _ in batches])
+        )
+        for sequence in schema.sequences
+    }
+
+
+def mean_training_work(model, lengths: dict[str, np.ndarray]) -> float:
+    """Operations of a step per row: the mean over rows, of which each counts its own events."""
+    rows = Counter(zip(*lengths.values(), strict=True)) if lengths else Counter({(): 1})
+    total = sum(
+        count * training_work(model, dict(zip(lengths, map(int, row), strict=True)))
+        for row, count in rows.items()
+    )
+    return total / sum(rows.values())
+
+
+def _again_and_again(batches: Sequence) -> tf.data.Dataset:
+    """Without passing through Python; shapes unknown, as those of batches that are read."""
+    datasets = [tf.data.Dataset.from_tensors(batch).map(_of_unknown_shape) for batch in batches]
+    joined = datasets[0]
+    for dataset in datasets[1:]:
+        joined = joined.concatenate(dataset)
+    return joined.repeat().prefetch(1)
+
+
+def _of_unknown_shape(*batch):
+    return tf.nest.map_structure(
+        lambda tensor: tf.compat.v1.placeholder_with_default(tensor, [None] * tensor.shape.rank),
+        batch,
+    )

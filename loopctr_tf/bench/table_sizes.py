@@ -1,0 +1,121 @@
+"""`loopctr bench tables`: the time of a training step by the number of rows of an embedding table."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from loopctr_tf.bench import machine
+from loopctr_tf.bench.session import check_least
+from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
+from loopctr_tf.bench.tables import bytes_in_words
+from loopctr_tf.bench.timing import in_turns, quantiles
+from loopctr_tf.bench.workload import workload_schema
+from loopctr_tf.config import RunConfig
+from loopctr_tf.errors import UsageError
+from loopctr_tf.runs import build_model
+
+_BATCHES = 4
+_COPIES = 3
+"""A table and AdamW's two moments; with row-wise Adagrad it is one, and a figure a row."""
+_WORKING_COPIES = 6
+"""Seen on a CPU: what Keras's dense update of the largest table takes besides, while it runs."""
+_STARTING_COPIES = 2
+"""What the first values of the largest table take besides, while they are drawn."""
+_MARGIN = 1.25
+"""For what steps need whatever the size of a table."""
+
+
+def bench_tables(
+    config: RunConfig | None = None,
+    table_rows: Sequence[int] = (10_000, 1_000_000),
+    batch_size: int = 256,
+    history: int = 100,
+    seconds: float = 10.0,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measures training steps of models that differ in the rows of the item table alone.
+
+    All sizes are in memory at the same time and take turns, step by step, on the same made-up
+    batches. Memory: rows x width x 4 bytes, three times with AdamW (table and two moments), and of the
+    largest table six times more while a dense update runs.
+
+    Args:
+      config: of model and training; ``table_optimizer`` is what is to be compared.
+      table_rows: sizes.
+      batch_size: rows of data a step.
+      history: events of a row.
+      seconds: for each size; five steps at least.
+      say: is told what is being done.
+
+    Returns:
+      ``tables``: rows of ``table_rows``, quantiles of a step, ``times_smallest`` (the median over turns
+      of the step's time over that of the smallest table) and ``state_bytes`` (all weights and what the
+      optimizer keeps); ``distinct_ids`` (items in a batch, on average: a table has no more rows
+      touched), ``batch_size``, ``history``, ``peak_memory_bytes``, ``machine``, ``settings`` and
+      ``training``.
+
+    Raises:
+      UsageError: for sizes below 1, or where the memory at hand does not hold them.
+    """
+    config = config or RunConfig()
+    check_least("table rows", table_rows)
+    check_least("batch sizes", [batch_size])
+    sizes = sorted(set(table_rows))
+    _check_memory(sizes, config)
+    batches = made_up_batches(workload_schema(history), batch_size, _BATCHES)
+    steps = []
+    for size in sizes:
+        say(f"a table of {size:,} rows: the first step")
+        model = build_model(workload_schema(history, item_buckets=size), config)
+        steps.append(TrainingSteps(model, config.training, batches))
+        steps[-1]()
+    say("steps in turns")
+    times = in_turns(steps, seconds * len(steps))
+    smallest = np.array(times[0])
+    return {
+        "tables": [
+            {
+                "table_rows": size,
+                **quantiles(taken),
+                "times_smallest": float(np.median(np.array(taken) / smallest)),
+                "state_bytes": _state_bytes(step.model),
+            }
+            for size, step, taken in zip(sizes, steps, times, strict=True)
+        ],
+        "distinct_ids": float(np.mean([_distinct_items(features) for features, _ in batches])),
+        "batch_size": batch_size,
+        "history": history,
+        "peak_memory_bytes": machine.peak_memory_bytes(),
+        "machine": machine.describe(),
+        "settings": config.model.to_dict(),
+        "training": {**config.training.to_dict(), "batch_size": batch_size},
+    }
+
+
+def _check_memory(sizes: Sequence[int], config: RunConfig) -> None:
+    there, training = machine.available_memory_bytes(), config.training
+    if there is None or tf.config.list_physical_devices("GPU"):
+        return
+    width = config.model.embedding_dim or config.model.dim
+    kept = 1 if training.table_optimizer == "rowwise_adagrad" else _COPIES
+    dense = training.table_optimizer == "adamw" or training.ema_momentum > 0
+    working = _WORKING_COPIES if dense else _STARTING_COPIES
+    needed = _MARGIN * 4 * width * (kept * sum(sizes) + working * max(sizes))
+    if needed > there:
+        raise UsageError(
+            f"table rows are {sizes}, which takes about {bytes_in_words(needed)} with table_optimizer "
+            f"{training.table_optimizer!r}, and {bytes_in_words(there)} are at hand; give fewer rows"
+            + (", or --set table_optimizer=lazy_adamw" if dense else ", or a smaller embedding_dim")
+        )
+
+
+def _state_bytes(model) -> int:
+    variables = [*model.variables, *model.optimizer.variables]
+    return sum(v.shape.num_elements() * v.dtype.size for v in variables)
+
+
+def _distinct_items(features) -> int:
+    items = [features["item_id"], features["clicks_item"]]
+    return len(np.unique(np.concatenate([values.numpy().ravel() for values in items])))

@@ -1,0 +1,147 @@
+"""The TensorFlow profiler's record of a few calls, read as operations on threads or GPU streams."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.compiler.xla.service import hlo_pb2
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from loopctr_tf.bench import kinds
+
+_GPU = "/device:GPU"
+_PRODUCTS = {"dot": "MatMul", "convolution": "Conv2D"}
+# These only wait for what they call, which is seen by itself.
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall", "XlaLaunch", "XlaLaunchV2", "_XlaRun"}
+
+
+class Event(NamedTuple):
+    """One operation that ran once; times in picoseconds on the clock of all lines of a plane."""
+
+    start: int
+    end: int
+    node: str
+    operation: str
+
+
+class Trace(NamedTuple):
+    """What the profiler saw.
+
+    Attributes:
+      lines: operations by thread, or by stream of a GPU, in the order of their start; the outer one of
+        two nested operations first.
+      seconds: that the calls took while they were watched.
+      on_gpu: whether the lines are a GPU's.
+    """
+
+    lines: list[list[Event]]
+    seconds: float
+    on_gpu: bool
+
+
+def record(call: Callable[[], object], calls: int) -> Trace:
+    """Profiles ``calls`` calls."""
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        try:
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            seconds = time.perf_counter() - start
+        finally:
+            tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace()
+        for file in Path(folder).rglob("*.xplane.pb"):
+            space.MergeFromString(file.read_bytes())
+    return read(space, seconds)
+
+
+def read(space: xplane_pb2.XSpace, seconds: float) -> Trace:
+    """The operations in a profile: a GPU's where one has any, else the processor's."""
+    compiled = _compiled(space)
+    for prefix in (_GPU, "/host:CPU"):
+        lines = [
+            events
+            for plane in space.planes
+            if plane.name.startswith(prefix)
+            for line in plane.lines
+            if (events := sorted(_events(plane, line, compiled), key=lambda e: (e.start, -e.end)))
+        ]
+        if lines:
+            return Trace(lines, seconds, on_gpu=prefix == _GPU)
+    return Trace([], seconds, on_gpu=False)
+
+
+def _events(plane, line, compiled) -> Iterator[Event]:
+    for event in line.events:
+        found = _operation(plane, event, compiled)
+        if found:
+            start = line.timestamp_ns * 1000 + event.offset_ps
+            yield Event(start, start + event.duration_ps, *found)
+
+
+def _operation(plane, event, compiled) -> tuple[str, str] | None:
+    """(node, operation) of an event, None where it is none: an executor's, a reader's, a scope's."""
+    about = plane.event_metadata[event.metadata_id]
+    name, operation = about.name, about.display_name
+    stats = {plane.stat_metadata[stat.metadata_id].name: stat for stat in event.stats}
+    if "hlo_op" in stats:
+        module, op = (_text(plane, stats.get(key)) for key in ("hlo_module", "hlo_op"))
+        return compiled.get((module, op), (op, "XLA"))
+    if plane.name.startswith(_GPU):
+        if "tf_op" in stats:  # the operation that a kernel ran for
+            node, _, operation = _text(plane, stats["tf_op"]).rpartition(":")
+            return node, operation
+        return name, "Copy" if name.lower().startswith("mem") else "kernel"
+    node, _, last = name.rpartition(":")
+    if not operation or operation != last or "::" in name:
+        return None
+    # Run eagerly, a function has its own name for a type.
+    calls = operation in _CALLS or operation.startswith("__")
+    return None if calls else (node, operation)
+
+
+def _text(plane, stat) -> str:
+    if stat is None:
+        return ""
+    return stat.str_value or plane.stat_metadata[stat.ref_value].name
+
+
+def _compiled(space) -> dict[tuple[str, str], tuple[str, str]]:
+    """What XLA made of a graph: (module, instruction) -> (node, operation) that it stands for."""
+    found = {}
+    for plane in space.planes:
+        for about in plane.event_metadata.values():
+            for stat in about.stats:
+                if plane.stat_metadata[stat.metadata_id].name == "Hlo Proto":
+                    module = hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module
+                    found.update(_instructions(module))
+    return found
+
+
+def _instructions(module) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    inside = {computation.id: computation for computation in module.computations}
+
+    def meant(instruction) -> tuple[str, str]:
+        if instruction.opcode in _PRODUCTS:
+            batched = len(instruction.dot_dimension_numbers.lhs_batch_dimensions)
+            kind = "BatchMatMulV2" if batched else _PRODUCTS[instruction.opcode]
+            return instruction.metadata.op_name, kind
+        if instruction.opcode == "fusion":
+            # A product is what a fusion is for; else it is called what its last operation is.
+            for called in instruction.called_computation_ids:
+                for part in inside[called].instructions:
+                    if part.opcode in ("fusion", *_PRODUCTS):
+                        deeper = meant(part)
+                        if kinds.kind_of(*deeper) in (kinds.PRODUCTS, kinds.ATTENTION):
+                            return deeper
+        if instruction.opcode in ("while", "conditional", "call"):
+            return instruction.metadata.op_name, "While"
+        return instruction.metadata.op_name, instruction.metadata.op_type or instruction.opcode
+
+    for computation in module.computations:
+        for instruction in computation.instructions:
+            yield (module.name, instruction.name), meant(instruction)

@@ -1,0 +1,75 @@
+"""`loopctr bench score` measures exports on a model that is quick to run."""
+
+import json
+
+import pytest
+
+from loopctr_tf.bench import kinds
+from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.texts import score_text
+from loopctr_tf.bench.workload import workload_model
+from loopctr_tf.config import LoopCTRConfig
+from loopctr_tf.errors import UsageError
+from tests.bench.test_train import SMALL
+from tests.conftest import command
+
+SIZES = ["--history=4", "--batch-size=1,6", "--loops=0,1", "--seconds=0"]
+
+
+@pytest.fixture(scope="module")
+def report():
+    return json.loads(command("bench", "score", *SIZES, *SMALL, "--json"))
+
+
+def test_every_depth_and_size_once(report):
+    rows = report["scoring"]
+    assert [(row["batch_size"], row["loops"]) for row in rows] == [(1, 0), (1, 1), (6, 0), (6, 1)]
+    model = workload_model(4, 0, LoopCTRConfig.from_dict(report["settings"]))
+    for row in rows:
+        assert row["calls"] >= 5
+        assert row["examples_per_s"] == pytest.approx(1e3 * row["batch_size"] / row["p50_ms"])
+        work = forward_work(model, {"clicks": 4}, row["loops"]).row
+        assert row["flops_per_example"] == work
+        share = row["examples_per_s"] * work / row["matmul_rate"]
+        assert row["share_of_matmul_rate"] == pytest.approx(share)
+        assert row["peak_memory_bytes"] > 0
+
+
+def test_where_the_time_goes_by_depth(report):
+    def products(row):
+        counts = {kind["kind"]: kind["count"] for kind in row["where_time_goes"]["kinds"]}
+        return counts[kinds.PRODUCTS]
+
+    flat, deep = report["scoring"][2:]
+    assert 0 < products(flat) < products(deep)
+    # Nothing of a training step.
+    names = {kind["kind"] for row in report["scoring"] for kind in row["where_time_goes"]["kinds"]}
+    assert kinds.OPTIMIZER not in names
+
+
+def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
+    several = score_text(report).split("\n\n")
+    assert several[0].startswith("Rows of 4 events scored one by one, in process")
+    assert several[1].splitlines()[0].startswith("| loops | rows | p50 ms ")
+    assert len(several[1].splitlines()) == 2 + 4
+    heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
+    assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]
+    one = score_text({**report, "long_history": 5, "scoring": report["scoring"][:1]})
+    assert one.startswith("Rows of 4+5 events scored")
+    assert "Where a call's time goes: " in one
+    assert "| ms a call | operations |" in one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "x"], "--batch-size is 'x'; give whole numbers"),
+        (["--batch-size", "64,0"], "batch sizes are [64, 0]; give 1 or more"),
+        (["--loops", "0,99"], "loops are [0, 99]; give 0 to max_loops (8)"),
+        (["--loops", "-1"], "loops are [-1]; give 0 to max_loops (8)"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(UsageError) as caught:
+        command("bench", "score", *SMALL, *arguments)
+    assert message in str(caught.value)
