@@ -39,6 +39,22 @@ def test_a_step_worked_out_by_hand():
     np.testing.assert_allclose(kernel, [[1.9 - 0.1, -3.8 + 0.1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_many_steps_are_those_of_keras(amsgrad):
+    rng = np.random.default_rng(0)
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
+    start, gradients = rng.normal(size=[3, 2]), rng.normal(size=[10, 3, 2])
+    found = []
+    for kind in (lc.optimizers.AdamW, keras.optimizers.AdamW):
+        kernel = tf.Variable(start, dtype=tf.float32, name="dense/kernel")
+        optimizer = kind(schedule, weight_decay=0.1, global_clipnorm=1.5, amsgrad=amsgrad)
+        for gradient in gradients:
+            optimizer.apply_gradients([(tf.constant(gradient, tf.float32), kernel)])
+        found.append(kernel.numpy())
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+    assert np.all(found[0] != start)
+
+
 def test_matrices_are_decayed_and_nothing_else():
     model = tiny_model()
     expected = matrices(model)
