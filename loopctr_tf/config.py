@@ -49,6 +49,10 @@ class LoopCTRConfig:
         them: less memory, more time.
       xla: training compiles all between the embeddings and the logits with XLA, for each replica
         apart. Every new shape is compiled anew: give fixed lengths and full batches.
+      precision: "float32", or "mixed_bfloat16": products of matrices take and give bfloat16, for GPUs
+        above all. Weights, masks, softmax, norms, routers, residual coefficients, logits and loss are
+        float32 in both. None is Keras's global policy, which is float32 unless somebody set another; a
+        model keeps, and saves, the one that it was made with.
     """
 
     dim: int = 64
@@ -76,6 +80,7 @@ class LoopCTRConfig:
     expert_dispatch: Literal["auto", "grouped", "batched", "dense"] = "auto"
     recompute: bool = False
     xla: bool = False
+    precision: Literal["float32", "mixed_bfloat16"] | None = None
 
     def __post_init__(self):
         _check_types(self)

@@ -10,10 +10,13 @@ import yaml
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.files import new_folder
+from loopctr_tf.layers.serving import for_serving
 from loopctr_tf.model_card import model_card
 from loopctr_tf.signatures import signature_makers
 from loopctr_tf.validity import check_mode
 from loopctr_tf.warmup import write_warmup
+
+WEIGHT_TYPES = ("float32", "float16", "bfloat16")
 
 _METHODS = {
     "classify": "tensorflow/serving/classify",
@@ -30,13 +33,15 @@ class ServingModule(tf.Module):
 
     def hold(self, functions: Iterable[tf.types.experimental.ConcreteFunction], tables) -> None:
         """Tracks the variables that ``functions`` read, by name, and the lookup tables."""
+        # Not all that tracing met: weights from which others were made then are not read by the graph.
+        read = {id(outside) for function in functions for outside, _ in function.graph.captures}
         used = {
-            variable.ref(): variable for function in functions for variable in function.variables
-        }
-        self.parameters = {
             variable.name.partition(":")[0]: variable
-            for variable in sorted((v for v in used.values()), key=lambda v: v.name)
+            for function in functions
+            for variable in function.variables
+            if id(variable.handle) in read
         }
+        self.parameters = dict(sorted(used.items()))
         self.tables = tables
 
 
@@ -48,6 +53,7 @@ def export_saved_model(
     signatures: Iterable[str] | None = None,
     bad_input: str = "reject",
     state_dtype: str = "float32",
+    weights: str = "float32",
     warmup_batch_sizes: Sequence[int] = (1,),
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -63,6 +69,8 @@ def export_saved_model(
       signatures: names to export; all where left out. ``serving_default`` is always there.
       bad_input: "reject" or "repair"; see :mod:`loopctr_tf.validity`.
       state_dtype: "float32" or "float16", of the user states that leave and come back.
+      weights: "float32", or "float16" or "bfloat16": the type in which tables and kernels are stored,
+        half the bytes; the graph computes in the model's precision. Scores move a little.
       warmup_batch_sizes: sizes that a server is warmed up with, one request a signature and size;
         those of a batching server's ``allowed_batch_sizes``. Empty: no warm-up.
       metrics: ``metrics.json`` of the run, for the model card.
@@ -73,6 +81,8 @@ def export_saved_model(
     Raises:
       UsageError: when ``path`` exists, or a setting is wrong. Nothing is left at ``path`` then.
     """
+    if weights not in WEIGHT_TYPES:
+        raise UsageError(f"weights is {weights!r}; choose {', '.join(map(repr, WEIGHT_TYPES))}")
     loops = model.config.loops if loops is None else model.checked_loops(loops)
     makers = signature_makers(model, loops, check_mode(bad_input), state_dtype)
     chosen = list(makers) if signatures is None else list(dict.fromkeys(signatures))
@@ -87,8 +97,9 @@ def export_saved_model(
             encoding="utf-8",
         )
         module = ServingModule(str(schema_file))
-        functions = {name: makers[name]() for name in chosen}
-        module.hold(functions.values(), model.encoder.tables)
+        with for_serving(weights):
+            functions = {name: makers[name]() for name in chosen}
+            module.hold(functions.values(), model.encoder.tables)
         tf.saved_model.save(module, str(folder), signatures=functions)
         if warmup_batch_sizes:
             write_warmup(folder, model.schema, functions, warmup_batch_sizes)

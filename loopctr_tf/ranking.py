@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from loopctr_tf.layers import KeysValues, MoEAttention
 from loopctr_tf.layers.common import flat
+from loopctr_tf.models.chunks import in_chunks
 from loopctr_tf.models.sandwich import SandwichModel, UserState, join_tokens, merge_streams
 
 WEIGHTS_AT_A_TIME = 2_000_000
@@ -54,7 +55,7 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
     rows = tf.shape(state.mask)[0]
     width, streams = model.config.dim, model.config.streams
     tokens = tf.zeros(tf.stack([rows, streams, 0, width]), keys.dtype)
-    tower = tf.zeros(tf.stack([rows, 1, exit_block.tower_width]), keys.dtype)
+    tower = tf.zeros(tf.stack([rows, 1, exit_block.tower_width]), exit_block.tower_dtype)
     if state.extra is not None:
         tower += exit_block.extra_input(state.extra)
     if state.tokens and loops:
@@ -65,6 +66,12 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
         read, _ = exit_block.read(merge_streams(state.tokens), shown, training=False)
         tower += exit_block.tower_input(read)
     return UserCache(state.mask, keys, values, tokens, tower[:, 0])
+
+
+def cache_dtypes(model: SandwichModel) -> UserCache:
+    """The type of each tensor of a :class:`UserCache` of ``model``."""
+    dtype = model.compute_dtype
+    return UserCache("bool", dtype, dtype, dtype, model.exit_block.tower_dtype)
 
 
 def padded(cache: UserCache, tokens: int) -> UserCache:
@@ -100,18 +107,14 @@ def rank_tokens(model: SandwichModel, cache: UserCache, tokens, loops: int) -> t
     seen = tf.shape(cache.mask, tf.int64)[1] + own
     weights = tf.maximum(requests * seen * own * model.config.heads, 1)
     chunk = tf.cast(tf.maximum(WEIGHTS_AT_A_TIME // weights, 1), tf.int32)
-    chunks = tf.maximum((size + chunk - 1) // chunk, 1)
 
-    def score(index, scores):
-        part = tuple(t[:, index * chunk : (index + 1) * chunk] for t in tokens)
-        probability = _rank_chunk(model, cache, part, loops)
-        return index + 1, scores.write(index, tf.transpose(probability))
+    def score(start, end):
+        part = tuple(t[:, start:end] for t in tokens)
+        return tf.transpose(_rank_chunk(model, cache, part, loops))
 
-    scores = tf.TensorArray(tf.float32, chunks, element_shape=[None, None], infer_shape=False)
-    _, scores = tf.while_loop(
-        lambda index, _: index < chunks, score, (0, scores), parallel_iterations=1
-    )
-    return tf.transpose(scores.concat())  # [N, R] to [R, N]
+    scores = in_chunks(size, chunk, score)  # [N, R]
+    scores.set_shape([None, None])
+    return tf.transpose(scores)
 
 
 def _rank_chunk(model: SandwichModel, cache: UserCache, tokens, loops: int) -> tf.Tensor:

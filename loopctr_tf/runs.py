@@ -28,15 +28,20 @@ def build_model(schema: Schema, config: RunConfig):
     return architecture(schema, config.model)
 
 
-def load_run(run: str | Path):
+def load_run(run: str | Path, precision: str | None = None):
     """(model with the best weights, RunConfig) of a finished run.
 
+    Args:
+      run: run folder.
+      precision: another ``LoopCTRConfig.precision`` than that of training; weights are the same.
+
     Raises:
-      UsageError: when the folder is no run, or one that did not end.
+      UsageError: when the folder is no run, or one that did not end, and for an unknown precision.
     """
     run = Path(run)
     read_metrics(run)
-    config = RunConfig.load(run / CONFIG)
+    overrides = [] if precision is None else [f"model.precision={precision}"]
+    config = RunConfig.load(run / CONFIG, overrides)
     model = build_model(Schema.load(run), config)
     weights = run / BEST_WEIGHTS
     if not weights.is_file():

@@ -166,12 +166,11 @@ def _cached(model, loops, bad_input, dtype) -> Makers:
                     same_tokens(model.sequence_tokens, *(tensors[name] for name in STATE[:3])),
                 ]
             ):
+                dtypes = ranking.cache_dtypes(model)
                 cache = ranking.UserCache(
                     *(
-                        tf.identity(tensors[name])
-                        if tensors[name].dtype == tf.bool
-                        else tf.cast(tensors[name], model.compute_dtype)
-                        for name in STATE
+                        tf.cast(tf.identity(tensors[name]), dtype)
+                        for name, dtype in zip(STATE, dtypes, strict=True)
                     )
                 )
                 candidates = {name: tensors[name] for name in candidate_specs}

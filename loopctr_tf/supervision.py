@@ -50,11 +50,12 @@ class MultiDepthObjective(keras.layers.Layer):
       balance_weight: lambda.
       supervision: "all" or "last" (only depth L is trained; all are measured).
 
-    The AUC here has 200 thresholds; it watches training and belongs in no table.
+    The AUC here has 200 thresholds; it watches training and belongs in no table. All is float32,
+    whatever the type of what is given and whatever Keras's global policy.
     """
 
     def __init__(self, depths: int, balance_weight: float, supervision: str = "all", **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(dtype="float32", **kwargs)
         self.balance_weight = balance_weight
         self._weights_of_depths = (
             [1 / depths] * depths if supervision == "all" else [0.0] * (depths - 1) + [1.0]
@@ -100,7 +101,8 @@ class MultiDepthObjective(keras.layers.Layer):
         for depth, (task, weight) in enumerate(
             zip(self.tasks, self._weights_of_depths, strict=True)
         ):
-            share += weight * task(labels, logits[:, depth : depth + 1], sample_weight)
+            # Not by way of Keras, which would cast labels to the compute type of a global policy.
+            share += weight * task.call(labels, logits[:, depth : depth + 1], sample_weight)
         # Divided by the global batch, which replicas may hold unequal parts of.
         rows_here = tf.cast(rows, tf.float32)
         all_rows = tf.maximum(sum_over_replicas(rows_here), 1.0)

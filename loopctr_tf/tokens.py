@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import build
+from loopctr_tf.layers.serving import as_stored
 from loopctr_tf.schema import PADDING, Feature, Schema, Sequence, Table
 
 
@@ -82,6 +83,23 @@ class VectorsThenZeros(keras.initializers.Initializer):
         return tf.pad(vectors, [[0, rows - len(vectors)], [0, 0]])
 
 
+@keras.utils.register_keras_serializable("loopctr_tf")
+class Embedding(keras.layers.Embedding):
+    """Keras's, which reads no more than the rows asked for where a strategy mirrors the table too."""
+
+    def call(self, inputs):
+        """Rows [..., dim] of ``inputs`` [...] in the compute type; gathered first, and cast then."""
+        table = as_stored(self.embeddings)
+        if table is not self.embeddings:
+            return tf.cast(tf.gather(table, inputs), self.compute_dtype)
+        if not isinstance(table, tf.distribute.DistributedValues):
+            return super().call(inputs)
+        # What a mirrored variable says of its replica's; its own `sparse_read` raises, whereupon
+        # `tf.gather` reads the whole table.
+        rows = table.__getattr__("sparse_read")(inputs)
+        return tf.cast(rows, self.compute_dtype)
+
+
 class FeatureEncoder(keras.layers.Layer):
     """Model inputs (see ``Schema.input_specs``) to :class:`TokenGroups`.
 
@@ -91,6 +109,7 @@ class FeatureEncoder(keras.layers.Layer):
 
     A table with vectors starts from them, its rows for unknown values from zero; others start from
     N(0, 0.001). A table that is not trainable keeps the rows that it starts from or that are loaded.
+    Numbers are standardized in float32, whatever the compute type.
 
     Args:
       schema: of the features.
@@ -98,14 +117,14 @@ class FeatureEncoder(keras.layers.Layer):
     """
 
     def __init__(self, schema: Schema, embedding_dim: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self._dims = {table.name: table.dim or embedding_dim for table in schema.tables}
         self.lookups = {
             table.name: TableLookup(table, name=f"{table.name}_lookup") for table in schema.tables
         }
         self.embeddings = {
-            table.name: keras.layers.Embedding(
+            table.name: Embedding(
                 table.rows,
                 self._dims[table.name],
                 embeddings_initializer=_start(table),

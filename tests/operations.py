@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
 
 
@@ -15,10 +16,12 @@ class Operations:
     Attributes:
       flops: of matrix products, a multiply and its add being two.
       elements: most elements of an output, by operation type.
+      types: of outputs, by operation type.
     """
 
     flops: int = 0
     elements: dict[str, int] = field(default_factory=dict)
+    types: dict[str, set[tf.DType]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -32,6 +35,7 @@ def watched():
                 size = int(np.prod(output.shape.as_list(), dtype=np.int64))
                 seen.elements[op_type] = max(seen.elements.get(op_type, 0), size)
         seen.flops += _flops(op_type, inputs, attrs, outputs)
+        seen.types.setdefault(op_type, set()).update(output.dtype for output in outputs)
 
     op_callbacks.add_op_callback(note)
     try:

@@ -19,11 +19,14 @@ from click.testing import CliRunner
 
 from loopctr_tf import cli
 from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
+from loopctr_tf.inputs import read_dataset
+from loopctr_tf.runs import load_run
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.version import __version__
 from tests.building.logs import schema_dict, write_log
 from tests.conftest import command
 from tests.exported import DEPTHS
+from tests.factories import compact_schema, tiny_config
 
 
 @pytest.fixture
@@ -66,7 +69,14 @@ HELP = {
     "data describe": ["PREPARED", "--plots", "--json", "CTR by day, history lengths"],
     "train": ["PREPARED", "RUN", "--config", "--set", "dim=32", "--schema", "--help-config"],
     "evaluate": ["RUN PREPARED", "--split", "--loops", "--json", "Exact AUC, GAUC, NE"],
-    "export": ["RUN PATH", "--signatures", "--loops", "--bad-input", "reject|repair", "version"],
+    "export": [
+        "RUN PATH",
+        "--signatures",
+        "--loops",
+        "--bad-input",
+        "reject|repair",
+        "--precision",
+    ],
     "inspect": ["MODEL", "--signature", "--json", "newest version", ":predict"],
     "serve": ["BASE_PATH", "--host", "0 takes a free port", "--label LABEL=VERSION", "SIGTERM"],
     "score": ["ROWS", "--target", "--label", "--signature", "--out", "Parquet", "JSON lines"],
@@ -223,6 +233,30 @@ def test_evaluate_prints_a_table_or_json_without_nan(loopctr, run, prepared, mon
 def test_export_tells_where_it_went_and_what_is_next(exporting):
     path, printed = exporting
     assert printed == f"exported to {path}\nnext: loopctr serve {path.parent} --port 8500\n"
+
+
+def test_a_run_in_mixed_precision_is_evaluated_and_exported_in_either(loopctr, prepared, tmp_path):
+    run, paths = tmp_path / "run", [tmp_path / "mixed" / "1", tmp_path / "single" / "1"]
+    schema, config = tmp_path / "schema", tmp_path / "config.yaml"
+    compact_schema().save(schema)
+    config.write_text(yaml.safe_dump({"model": tiny_config(loops=0).to_dict()}))
+    arguments = ("--config", config, "--schema", schema, "--set", "precision=mixed_bfloat16")
+    trained = loopctr("train", prepared, run, *arguments, "--set", "epochs=1", "--quiet")
+    assert (trained.code, trained.err) == (0, "")
+    assert "\n  precision: mixed_bfloat16\n" in (run / "config.yaml").read_text()
+    evaluated = json.loads(loopctr("evaluate", run, prepared, "--split", "valid", "--json").out)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert evaluated["depths"] == metrics["valid"]
+    for path, precision in zip(paths, [(), ("--precision", "float32")], strict=True):
+        assert loopctr("export", run, path, "--signatures", "loop_0", *precision).code == 0
+    features, _ = next(iter(read_dataset(prepared / "test", batch_size=60)))
+    inputs = {name: features[name] for name in compact_schema().input_specs()}
+    models = [tf.saved_model.load(str(path)) for path in paths]
+    mixed, single = (model.signatures["loop_0"](**inputs)["probability"] for model in models)
+    model, _ = load_run(run, "float32")
+    np.testing.assert_allclose(single, model.score(inputs), atol=1e-6)
+    np.testing.assert_allclose(mixed, single, atol=0.02)
+    assert np.any(mixed != single)
 
 
 def test_score_writes_the_probabilities_of_keras(

@@ -12,7 +12,7 @@ import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
 from loopctr_tf.schema import Schema
 from tests.exported import DEPTHS, ROW_SIGNATURES, expected, tensors
-from tests.factories import small_schema, tiny_model
+from tests.factories import compact_schema, random_batch, small_schema, tiny_model
 
 METHODS = {
     **dict.fromkeys(ROW_SIGNATURES, "tensorflow/serving/predict"),
@@ -106,6 +106,26 @@ def test_the_graph_needs_no_python_and_no_keras(saved_model, repairing_model):
         assert uneven_products(graph) == []
 
 
+def test_nothing_is_left_of_training_and_weights_are_prepared(saved_model):
+    """Router statistics are not computed, and what is made of weights alone is read."""
+    model = tiny_model()
+    features, _ = random_batch(2)
+    training = tf.function(
+        lambda: model(features, training=True), autograph=False
+    ).get_concrete_function()
+    counted = re.compile("(^|/)count(_[0-9]+)?/")
+    assert any(counted.search(op.name) for op in training.graph.get_operations())
+    graph = read_proto(saved_model).graph_def
+    names = {node.name for nodes in graph_nodes(graph) for node in nodes}
+    assert any("router" in name for name in names)
+    assert not {name for name in names if counted.search(name)}
+    hyper_connections = [name for name in variables(saved_model) if "_hcr.S" in name]
+    kinds = {re.search(r"_hcr\.S(\w+)/", name)[1] for name in hyper_connections}
+    assert kinds == {"kernel", "static", "scale"}
+    assert any("Sloop_block." in name for name in hyper_connections)
+    assert not [name for name in variables(saved_model) if name.split("/")[1].endswith(".Squery")]
+
+
 def test_uneven_products_would_be_found():
     @tf.function(autograph=False)
     def multiply(x, y):
@@ -137,15 +157,58 @@ def test_a_zero_loop_export_holds_nothing_of_the_loop_block(saved_model, repairi
     names = {
         weight.name.split("/", 1)[1].removesuffix(":0") for weight in trained.loop_block.weights
     }
-    assert {name.replace(".S", "/") for name in block} == names
+    # In place of some weights stands what is made of them alone.
+    prepared = {name for name in names if "_hcr/" in name or name.endswith("attention/query")}
+    made = {"loop_block/attention/scaled_query"} | {
+        f"loop_block/{part}_hcr/{name}"
+        for part in ("attention", "ffn")
+        for name in ("kernel", "static", "scale")
+    }
+    assert {name.replace(".S", "/") for name in block} == names - prepared | made
     assert zero == {name: shape for name, shape in full.items() if name not in block}
-    assert len(trained.weights) == len(full)
 
 
 def test_the_schema_is_an_asset(saved_model, trained):
     schema = Schema.load(saved_model / "assets" / "schema.yaml")
     assert schema == trained.schema
     assert schema.table("movie").vocabulary[:2] == ("m0", "m1")
+
+
+@pytest.mark.parametrize(("weights", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+def test_weights_of_half_precision(weights, tolerance, tmp_path):
+    # All experts active: a choice between two that tie would hang on the last digits.
+    model = tiny_model(loops=1, experts=2, active_experts=2)
+    for weight in model.weights:  # embeddings start too small to tell
+        if "embeddings" in weight.name:
+            weight.assign(100 * weight)
+    names = ["loop_0", "loop_1", "rank_loop_1"]
+    path = lc.export_saved_model(
+        model, tmp_path / "1", signatures=names, weights=weights, warmup_batch_sizes=()
+    )
+    loaded = tf.saved_model.load(str(path))
+    stored = {name: weight.dtype for name, weight in loaded.parameters.items()}
+    half = {name for name, dtype in stored.items() if dtype == tf.as_dtype(weights)}
+    kinds = r"/(embeddings|inner|outer|key|value/kernel|output/kernel|kernel_\d+)$"
+    assert {name for name in stored if re.search(kinds, name)} <= half
+    assert not [name for name in half if "router" in name or "gain" in name or "sink" in name]
+    features, _ = random_batch(6)
+    scores = {
+        depth: loaded.signatures[f"loop_{depth}"](**features)["probability"] for depth in (0, 1)
+    }
+    for depth, found in scores.items():
+        expected = model.score(features, depth)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
+        assert np.any(np.abs(found - expected) > 1e-7)
+
+
+def test_weights_that_cannot_be_stored_are_named(tmp_path):
+    model = tiny_model(loops=0)
+    model.exit_block.head.kernel.assign(1e6 * tf.ones_like(model.exit_block.head.kernel))
+    with pytest.raises(UsageError, match=r"head/kernel:0 holds 1e\+06, which is beyond float16"):
+        lc.export_saved_model(model, tmp_path / "1", signatures=["loop_0"], weights="float16")
+    with pytest.raises(UsageError, match="weights is 'int8'; choose 'float32', 'float16'"):
+        lc.export_saved_model(model, tmp_path / "1", weights="int8")
+    assert not (tmp_path / "1").exists()
 
 
 # Scores.
@@ -190,6 +253,39 @@ def test_no_rows_are_legal(loaded, repairing, raw_rows):
         assert loaded.signatures[name](**nothing)["probability"].shape == (0,)
     assert loaded.signatures["all_depths"](**nothing)["probability"].shape == (0, len(DEPTHS))
     assert repairing(**nothing)["probability"].shape == (0,)
+
+
+def test_signatures_of_every_kind_score_near_float32_in_mixed_precision(tmp_path):
+    # All experts, so that a rounding never becomes another choice.
+    settings = {"schema": compact_schema(), "loops": 1, "streams": 1, "active_experts": 3}
+    mixed = tiny_model(precision="mixed_bfloat16", **settings)
+    names = ["loop_1", "rank_loop_0", "cascade", "encode_user_loop_1", "rank_cached_loop_1"]
+    path = tmp_path / "1"
+    lc.export_saved_model(mixed, path, signatures=names, warmup_batch_sizes=())
+    loaded = tf.saved_model.load(str(path))
+    rows, _ = random_batch(6, schema=compact_schema())
+    rows = {name: rows[name] for name in compact_schema().input_specs()}
+    users = {name: value[::3] for name, value in rows.items() if name != "movie_id"}
+    items = {"movie_id": tf.reshape(rows["movie_id"], [2, 3])}
+    rows |= {name: tf.repeat(value, 3, axis=0) for name, value in users.items()}
+    expected = tf.sigmoid(tiny_model(**settings)(rows)).numpy()
+
+    def near(name, depth, **inputs):
+        found = loaded.signatures[name](**inputs)["probability"]
+        assert found.dtype == tf.float32
+        wanted = expected[:, depth].reshape(found.shape)
+        np.testing.assert_allclose(found, wanted, atol=0.03, err_msg=name)
+
+    near("serving_default", 0, **rows)
+    near("loop_1", 1, **rows)
+    near("rank_loop_0", 0, **users, **items)
+    near("cascade", 1, **users, **items, refine_top_k=tf.constant([3, 3]))
+    states = loaded.signatures["encode_user_loop_1"](**users)
+    assert {states[f"state_{name}"].dtype for name in ("keys", "tower")} == {tf.float32}
+    near("rank_cached_loop_1", 1, **states, **items)
+    nodes = [node for nodes in graph_nodes(read_proto(path).graph_def) for node in nodes]
+    products = {node.attr["T"].type for node in nodes if node.op == "MatMul"}
+    assert tf.bfloat16.as_datatype_enum in products
 
 
 # What cannot be exported, and an export that fails.

@@ -120,6 +120,19 @@ def test_options_that_the_users_side_knows_of(sides, settings):
         np.testing.assert_allclose(ranked, pointwise(made, rows, loops), atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{"history_mean": True}, {"tower_units": []}])
+def test_ranking_in_mixed_precision_is_near_scoring_row_by_row(sides, settings):
+    user, items, rows = sides
+    # All experts, so that a rounding never becomes another choice.
+    made = tiny_model(precision="mixed_bfloat16", active_experts=3, **settings)
+    for loops in (0, 2):
+        cache = ranking.encode_user(made, user, loops)
+        assert [x.dtype for x in cache] == [tf.as_dtype(x) for x in ranking.cache_dtypes(made)]
+        ranked = ranking.rank(made, cache, items, loops)
+        assert ranked.dtype == tf.float32
+        np.testing.assert_allclose(ranked, pointwise(made, rows, loops), atol=0.02)
+
+
 def test_the_user_state_at_zero_loops_holds_no_user_tokens(model, sides):
     cache = ranking.encode_user(model, sides[0], 0)
     assert cache.tokens.shape[2] == 0

@@ -139,13 +139,27 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     help="Of the user states of encode_user_loop_i.",
 )
 @click.option(
+    "--weights",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="In which tables and kernels are stored; the latter two halve the export.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16"]),
+    help="In which the model computes; as it was trained where left out. On a CPU float32 is faster.",
+)
+@click.option(
     "--warmup-batch-sizes",
     default="1",
     show_default=True,
     help="Comma-separated sizes that a server is warmed up with; allowed_batch_sizes of a server "
     "that batches.",
 )
-def export(run, path, signatures, loops, bad_input, state_dtype, warmup_batch_sizes):
+def export(
+    run, path, signatures, loops, bad_input, state_dtype, weights, precision, warmup_batch_sizes
+):
     """Export RUN as a SavedModel to the new folder PATH, e.g. models/loopctr/1.
 
     The last part of PATH is the version that a server will show. Inputs are raw features.
@@ -163,7 +177,7 @@ def export(run, path, signatures, loops, bad_input, state_dtype, warmup_batch_si
         ) from error
     from loopctr_tf.export import export_saved_model
 
-    model, _ = load_run(run)
+    model, _ = load_run(run, precision)
     names = None if signatures is None else [name.strip() for name in signatures.split(",")]
     export_saved_model(
         model,
@@ -172,6 +186,7 @@ def export(run, path, signatures, loops, bad_input, state_dtype, warmup_batch_si
         signatures=names,
         bad_input=bad_input,
         state_dtype=state_dtype,
+        weights=weights,
         warmup_batch_sizes=sizes,
         metrics=metrics,
     )

@@ -8,6 +8,7 @@ import tf_keras as keras
 from loopctr_tf.layers.common import build, flat, linear, reshape_last, stable_dtype
 from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
+from loopctr_tf.layers.serving import made_of_weights
 
 MASKED = -1e38
 """The bias of tokens that may not be attended to: weight zero, whatever padding holds."""
@@ -42,11 +43,16 @@ def ask(x: tf.Tensor, kernel: tf.Tensor, heads: int, like: tf.Tensor) -> tf.Tens
       [R, H, Q, d / H + 1] or [R, H, N, Q, d / H + 1].
     """
     width = kernel.shape[1] // heads
-    by_head = tf.reshape(tf.cast(kernel, x.dtype) * width**-0.5, [-1, heads, width])
+
+    def scaled():
+        by_head = tf.reshape(tf.cast(kernel, x.dtype) * width**-0.5, [-1, heads, width])
+        by_head = tf.pad(by_head, [[0, 0], [0, 0], [0, 1]])
+        return tf.reshape(by_head, [-1, heads * (width + 1)])
+
     # Scale and ones cost nothing in the weights: product and bias are one kernel.
-    by_head = tf.reshape(tf.pad(by_head, [[0, 0], [0, 0], [0, 1]]), [-1, heads * (width + 1)])
     ones = tf.constant(([0] * width + [1]) * heads, x.dtype)
-    return split_heads(tf.nn.bias_add(linear(x, by_head), ones), heads, like)
+    rows = tf.nn.bias_add(linear(x, made_of_weights(kernel, "scaled_query", scaled)), ones)
+    return split_heads(rows, heads, like)
 
 
 def split_heads(x: tf.Tensor, heads: int, like: tf.Tensor) -> tf.Tensor:
@@ -141,9 +147,10 @@ def _attended(queries, keys, values):
     def gradient(slope):
         # sum_t w_t dw_t = dO . O, a number a query, instead of a sum over all weights.
         stable = stable_dtype(slope.dtype)
-        inner = tf.reduce_sum(tf.cast(slope * read, stable), axis=-1, keepdims=True)
+        inner = tf.cast(slope, stable) * tf.cast(read, stable)
+        inner = tf.reduce_sum(inner, axis=-1, keepdims=True)
         by_weight = tf.cast(tf.matmul(slope, values, transpose_b=True), stable) - inner
-        by_logit = weights * tf.cast(by_weight, weights.dtype)
+        by_logit = tf.cast(tf.cast(weights, stable) * by_weight, weights.dtype)
         return (
             tf.matmul(by_logit, keys),
             tf.matmul(by_logit, queries, transpose_a=True),

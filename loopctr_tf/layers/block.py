@@ -105,7 +105,9 @@ class TransformerBlock(keras.layers.Layer):
                     for size, mask in zip(sizes, masks, strict=True)
                 ]
             )
-        streams = tuple(_joined(parts) for parts in zip(*flats, strict=True))
+        streams = [_joined(parts) for parts in zip(*flats, strict=True)]
+        if all(stream is group[0] for group in groups for stream in group):
+            streams = streams[:1] * len(streams)
         connection = self.attention_connection(streams)
         x = self.attention_norm(connection.layer_input)
         gates, attention_counts = self.attention.route(x, real)

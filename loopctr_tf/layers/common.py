@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tf_keras as keras
 
+from loopctr_tf.layers.serving import as_stored
+
 EPSILON = 1e-6
 
 
@@ -31,7 +33,7 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     past W and corrupts the heap (tensorflow/tensorflow#117700); besides, one large product is faster.
     W is cast to the type of x: outside of a Keras call nothing else does so under mixed precision.
     """
-    kernel = tf.cast(kernel, x.dtype)
+    kernel = tf.cast(as_stored(kernel), x.dtype)
     if x.shape.rank == 2:
         return tf.matmul(x, kernel)
     return reshape_last(tf.matmul(flat(x), kernel), x, kernel.shape[1])
@@ -60,7 +62,7 @@ def inverse_rms(x: tf.Tensor) -> tf.Tensor:
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class RMSNorm(keras.layers.Layer):
-    """x / RMS(x) * gain over the last axis, gain learned and one at first.
+    """x / RMS(x) * gain over the last axis, gain learned and one at first; at least in float32.
 
     Args:
       axes: how many last axes the gain spans: 1 is one gain for all tokens, 2 one for each token
@@ -75,7 +77,9 @@ class RMSNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates the gain."""
-        self.gain = self.add_weight("gain", input_shape[-self.axes :], initializer="ones")
+        self.gain = self.add_weight(
+            "gain", input_shape[-self.axes :], initializer="ones", experimental_autocast=False
+        )
         self.built = True
 
     def call(self, x):
@@ -87,7 +91,9 @@ class RMSNorm(keras.layers.Layer):
         return self._scaled(x, self.gain[first : first + x.shape[-2]])
 
     def _scaled(self, x, gain):
-        return x * tf.cast(inverse_rms(x), x.dtype) * tf.cast(gain, x.dtype)
+        scale = inverse_rms(x)
+        normed = tf.cast(x, scale.dtype) * scale * tf.cast(gain, scale.dtype)
+        return tf.cast(normed, x.dtype)
 
     def get_config(self):
         """Constructor arguments."""

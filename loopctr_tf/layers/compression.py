@@ -58,12 +58,13 @@ class SequenceCompression(keras.layers.Layer):
             split_heads(linear(normed, kernel), self.heads, like=x)
             for kernel in (self.key_kernel, self.value_kernel)
         )
-        queries = ask(self.queries, self.query_kernel, self.heads, like=self.queries[None])
+        own = tf.cast(self.queries, x.dtype)
+        queries = ask(own, self.query_kernel, self.heads, like=own[None])
         # Repeated, because a product that broadcasts is not safe; see `linear`.
         queries = tf.repeat(queries, tf.shape(x)[0], axis=0)
         read = join_heads(attend(queries, show(keys, values, mask, self.sink)))
-        read = tf.reshape(linear(read, self.output_kernel), [-1, *self.queries.shape])
-        return self.queries + read
+        read = tf.reshape(linear(read, self.output_kernel), [-1, *own.shape])
+        return own + read
 
     def get_config(self):
         """Constructor arguments."""

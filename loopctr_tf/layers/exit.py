@@ -5,7 +5,7 @@ import tf_keras as keras
 
 from loopctr_tf.layers.activations import fast
 from loopctr_tf.layers.attention import KeysValues, MoEAttention
-from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last
+from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last, stable_dtype
 from loopctr_tf.layers.moe import MoEFeedForward
 
 
@@ -69,11 +69,13 @@ class ExitBlock(keras.layers.Layer):
             **policy,
         )
         self.global_norm = RMSNorm(axes=2, name="global_norm", **policy) if global_norm else None
+        # These hold weights alone; which type they compute in is said where they are used.
+        dtype = self.variable_dtype
         self.tower = [
-            keras.layers.Dense(units, fast(self.activation), name=f"tower_{i}", **policy)
+            keras.layers.Dense(units, name=f"tower_{i}", dtype=dtype)
             for i, units in enumerate(self.tower_units)
         ]
-        self.head = keras.layers.Dense(1, name="head", **policy)
+        self.head = keras.layers.Dense(1, name="head", dtype=dtype)
         self.drop = keras.layers.Dropout(dropout, name="drop", **policy)
 
     def build(self, input_shape):
@@ -139,26 +141,36 @@ class ExitBlock(keras.layers.Layer):
             tokens = self.global_norm.part(tokens, first)
         shape = tf.shape(tokens)
         x = tf.reshape(tokens, [shape[0], shape[1], count * width])
-        return linear(x, self._first.kernel[first * width : (first + count) * width])
+        return self._enter(x, self._first.kernel[first * width : (first + count) * width])
 
     def extra_input(self, extra: tf.Tensor) -> tf.Tensor:
         """What further inputs [R, 1, e] add to the tower's first layer, [R, 1, h]."""
-        return linear(extra, self._first.kernel[-extra.shape[-1] :])
+        return self._enter(extra, self._first.kernel[-extra.shape[-1] :])
 
     def finish(self, x: tf.Tensor, training=None) -> tf.Tensor:
         """Logits [R, N] of the sum [R, N, h] of all inputs of the tower's first layer."""
-        rows = flat(x) + self._first.bias
-        if self.tower:
+        rows = _biased(flat(x), self._first.bias)
+        for dense in (*self.tower, self.head)[1:]:
             rows = self.drop(fast(self.activation)(rows), training=training)
-            for dense in self.tower[1:]:
-                rows = self.drop(dense(rows), training=training)
-            rows = self.head(rows)
+            dtype = self.variable_dtype if dense is self.head else self.compute_dtype
+            rows = _biased(linear(tf.cast(rows, dtype), dense.kernel), dense.bias)
         return tf.reshape(rows, tf.shape(x)[:2])
 
     @property
     def tower_width(self) -> int:
         """h, the width of the tower's first layer."""
         return self._first.units
+
+    @property
+    def tower_dtype(self) -> str:
+        """Type of the tower's first sums; that of weights where logits come of them at once.
+
+        Logits of half precision would tie: above 2, bfloat16 has steps of a hundredth.
+        """
+        return self.compute_dtype if self.tower else self.variable_dtype
+
+    def _enter(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return linear(tf.cast(x, self.tower_dtype), kernel)
 
     @property
     def _first(self) -> keras.layers.Dense:
@@ -180,3 +192,9 @@ class ExitBlock(keras.layers.Layer):
             "dispatch": self.dispatch,
             "global_norm": self.use_global_norm,
         }
+
+
+def _biased(rows: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """rows + b [rows, u], at least in float32: in bfloat16 the bias's gradient loses count on a CPU."""
+    rows = tf.cast(rows, stable_dtype(rows.dtype))
+    return tf.nn.bias_add(rows, tf.cast(bias, rows.dtype))

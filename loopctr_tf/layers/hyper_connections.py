@@ -5,7 +5,8 @@ from typing import NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.common import inverse_rms, linear
+from loopctr_tf.layers.common import inverse_rms, linear, stable_dtype
+from loopctr_tf.layers.serving import made_of_weights
 
 
 class Connection(NamedTuple):
@@ -13,7 +14,7 @@ class Connection(NamedTuple):
 
     Attributes:
       layer_input: a_m^T S, [..., d].
-      mixed: a_r^T S as n tensors [..., d].
+      mixed: a_r^T S as n tensors [..., d], at least float32 where n > 1, as are the weights.
       weights: b as n tensors [..., 1].
     """
 
@@ -23,7 +24,11 @@ class Connection(NamedTuple):
 
     def add(self, output: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The new streams a_r^T S + b^T output."""
-        return tuple(m + w * output for m, w in zip(self.mixed, self.weights, strict=True))
+        wide = tf.cast(output, self.mixed[0].dtype)
+        return tuple(
+            tf.cast(m + w * wide, output.dtype)
+            for m, w in zip(self.mixed, self.weights, strict=True)
+        )
 
 
 def _read_stream(sub_layer: int, streams: int):
@@ -45,7 +50,8 @@ class HyperConnection(keras.layers.Layer):
         S'  = a_r^T S + b^T T(norm(a_m^T S))
 
     At first W_* = 0, A_m = e_{s mod n}, A_r = I, B = 1 and s_a = s_b = 0.01 (Hyper-Connections' value;
-    the paper gives none), which is a plain residual. 4 d + 10 parameters at n = 2.
+    the paper gives none), which is a plain residual. 4 d + 10 parameters at n = 2. Under mixed precision
+    coefficients are float32: next to 1 bfloat16 has steps of 0.008, in which s_a tanh would drown.
 
     Args:
       streams: n; 1 is a plain residual without any parameter, x + T(norm(x)).
@@ -65,15 +71,17 @@ class HyperConnection(keras.layers.Layer):
         if self.streams > 1:
             n = self.streams
             width = input_shape[0][-1]
-            self.read = self.add_weight("read", (n,), initializer=_read_stream(self.sub_layer, n))
-            self.mix = self.add_weight("mix", (n, n), initializer="identity")
-            self.write = self.add_weight("write", (n,), initializer="ones")
+            whole = {"experimental_autocast": False}
+            read = _read_stream(self.sub_layer, n)
+            self.read = self.add_weight("read", (n,), initializer=read, **whole)
+            self.mix = self.add_weight("mix", (n, n), initializer="identity", **whole)
+            self.write = self.add_weight("write", (n,), initializer="ones", **whole)
             self.read_kernel = self.add_weight("read_kernel", (width, 1), initializer="zeros")
             self.mix_kernel = self.add_weight("mix_kernel", (width, n), initializer="zeros")
             self.write_kernel = self.add_weight("write_kernel", (width, 1), initializer="zeros")
             scale = keras.initializers.Constant(self.scale)
-            self.read_scale = self.add_weight("read_scale", (), initializer=scale)
-            self.write_scale = self.add_weight("write_scale", (), initializer=scale)
+            self.read_scale = self.add_weight("read_scale", (), initializer=scale, **whole)
+            self.write_scale = self.add_weight("write_scale", (), initializer=scale, **whole)
         self.built = True
 
     def call(self, streams):
@@ -84,22 +92,57 @@ class HyperConnection(keras.layers.Layer):
             raise ValueError(f"HyperConnection got {len(streams)} streams; it was made for {n}")
         if n == 1:
             return Connection(streams[0], streams, (tf.ones([], streams[0].dtype),))
-        # One narrow product a stream gives all its coefficients: columns read, mix, write.
-        kernel = tf.concat([self.read_kernel, self.mix_kernel, self.write_kernel], axis=1)
-        scale = tf.concat([tf.fill([1 + n], self.read_scale), [self.write_scale]], axis=0)
+        kernel, static, scale = self._coefficients()
+        if all(stream is streams[0] for stream in streams):
+            return self._of_equal_streams(streams[0], kernel, static, scale)
         reads, mixes, writes = [], [], []
         for i, stream in enumerate(streams):
-            static = tf.concat([self.read[i : i + 1], self.mix[i], self.write[i : i + 1]], axis=0)
-            # S_bar W = (S W) / RMS(S), which spares the normalised copy of S.
-            dynamic = linear(stream, kernel) * tf.cast(inverse_rms(stream), stream.dtype)
-            row = static + scale * tf.tanh(dynamic)
+            row = static[i] + scale * self._by_token(stream, kernel)
             read, *mix, write = tf.split(row, n + 2, axis=-1)
             reads.append(read)
             mixes.append(mix)
             writes.append(write)
-        layer_input = tf.add_n([a * s for a, s in zip(reads, streams, strict=True)])
-        mixed = tuple(tf.add_n([mixes[i][j] * streams[i] for i in range(n)]) for j in range(n))
-        return Connection(layer_input, mixed, tuple(writes))
+        wide = [tf.cast(stream, static.dtype) for stream in streams]
+        layer_input = tf.add_n([a * s for a, s in zip(reads, wide, strict=True)])
+        mixed = tuple(tf.add_n([mixes[i][j] * wide[i] for i in range(n)]) for j in range(n))
+        return Connection(tf.cast(layer_input, streams[0].dtype), mixed, tuple(writes))
+
+    def _of_equal_streams(self, stream, kernel, static, scale) -> Connection:
+        """As they are where the Entry Block begins: coefficients of equal streams add up."""
+        n = self.streams
+        dynamic = scale * self._by_token(stream, kernel)
+        row = tf.reduce_sum(static, axis=0) + n * dynamic
+        read, *mix, _ = tf.split(row, n + 2, axis=-1)
+        writes = tuple(static[i, -1] + dynamic[..., -1:] for i in range(n))
+        wide = tf.cast(stream, static.dtype)
+        return Connection(tf.cast(read * wide, stream.dtype), tuple(m * wide for m in mix), writes)
+
+    def _coefficients(self):
+        """(kernel [d, n + 2], static [n, n + 2], scale [n + 2]): columns read, mix, write."""
+        dtype = stable_dtype(self.compute_dtype)
+
+        def kernel():
+            parts = self.read_kernel, self.mix_kernel, self.write_kernel
+            return tf.cast(tf.concat(parts, axis=1), self.compute_dtype)
+
+        def static():
+            parts = self.read[:, None], self.mix, self.write[:, None]
+            return tf.cast(tf.concat(parts, axis=1), dtype)
+
+        def scale():
+            parts = tf.fill([1 + self.streams], self.read_scale), [self.write_scale]
+            return tf.cast(tf.concat(parts, axis=0), dtype)
+
+        return tuple(
+            made_of_weights(self.read, name, make)
+            for name, make in (("kernel", kernel), ("static", static), ("scale", scale))
+        )
+
+    def _by_token(self, stream, kernel) -> tf.Tensor:
+        """tanh(S_bar W), [..., n + 2], of one narrow product for all coefficients of a stream."""
+        # S_bar W = (S W) / RMS(S), which spares the normalised copy of S.
+        scale = inverse_rms(stream)
+        return tf.tanh(tf.cast(linear(stream, kernel), scale.dtype) * scale)
 
     def get_config(self):
         """Constructor arguments."""

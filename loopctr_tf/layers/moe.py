@@ -7,6 +7,7 @@ from loopctr_tf.layers.activations import fast
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.routing import Router
+from loopctr_tf.layers.serving import as_stored
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
@@ -65,7 +66,8 @@ class ExpertDense(keras.layers.Layer):
         gates = tf.cast(gates, x.dtype)  # Keras casts the first argument alone
         scaled = gates[..., :, None] * x[..., None, :]
         scaled = reshape_last(scaled, x, self.experts * width)
-        return linear(scaled, tf.reshape(self.kernel, [self.experts * width, units]))
+        kernel = tf.reshape(as_stored(self.kernel), [self.experts * width, units])
+        return linear(scaled, kernel)
 
     def get_config(self):
         """Constructor arguments."""
@@ -138,8 +140,8 @@ class MoEFeedForward(keras.layers.Layer):
             rows,
             experts,
             tf.reshape(choice.weights, [-1, active]),
-            tf.cast(self.inner, x.dtype),
-            tf.cast(self.outer, x.dtype),
+            tf.cast(as_stored(self.inner), x.dtype),
+            tf.cast(as_stored(self.outer), x.dtype),
             fast(self.activation),
         )
         return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, parts)

@@ -51,7 +51,9 @@ class GroupProjection(keras.layers.Layer):
     def project(self, tokens, group: int):
         """Projects the tokens [..., d_g] of one group alone."""
         place = self._index[group]
-        return linear(tokens, self.kernels[place]) + self.biases[place]
+        projected = linear(tokens, self.kernels[place])
+        # Not tf.nn.bias_add, whose gradient loses count in bfloat16 on a CPU.
+        return projected + tf.cast(self.biases[place], projected.dtype)
 
     def get_config(self):
         """Constructor arguments."""

@@ -24,7 +24,10 @@ class RecencyEmbedding(keras.layers.Layer):
     def build(self, input_shape):
         """Creates the vectors [max_length, d]."""
         self.vectors = self.add_weight(
-            "vectors", (self.max_length, input_shape[-1]), initializer="zeros"
+            "vectors",
+            (self.max_length, input_shape[-1]),
+            initializer="zeros",
+            experimental_autocast=False,
         )
         self.built = True
 
@@ -32,7 +35,9 @@ class RecencyEmbedding(keras.layers.Layer):
         """Adds the vectors to ``tokens``."""
         positions = tf.range(tf.shape(tokens)[1], dtype=tf.int32)
         age = tf.cast(lengths, tf.int32)[:, None] - 1 - positions
-        return tokens + tf.gather(self.vectors, tf.clip_by_value(age, 0, self.max_length - 1))
+        vectors = tf.gather(self.vectors, tf.clip_by_value(age, 0, self.max_length - 1))
+        # Cast behind the gather, so that a vector's gradient is summed over the batch in float32.
+        return tokens + tf.cast(vectors, tokens.dtype)
 
     def get_config(self):
         """Constructor arguments."""

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import clone_initializer, linear, stable_dtype
+from loopctr_tf.layers.serving import is_for_serving
 
 
 class Choice(NamedTuple):
@@ -14,12 +15,12 @@ class Choice(NamedTuple):
     Attributes:
       experts: int32 [..., k], the chosen ones.
       weights: [..., k], their gates, one in sum.
-      probabilities: [..., E], the router's, at least float32.
+      logits: [..., E], the router's, at least float32.
     """
 
     experts: tf.Tensor
     weights: tf.Tensor
-    probabilities: tf.Tensor
+    logits: tf.Tensor
 
 
 class Routing(NamedTuple):
@@ -94,24 +95,30 @@ class Router(keras.layers.Layer):
     def choose(self, x: tf.Tensor) -> Choice:
         """The experts of the tokens ``x`` [..., d], for who visits only those."""
         dtype = stable_dtype(x.dtype)
-        logits = linear(tf.cast(x, dtype), tf.cast(self.kernel, dtype))
+        # A tensor, which no export stores in half precision: a choice may hang on the last digits.
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), dtype)
+        logits = linear(tf.cast(x, dtype), kernel)
         # One top_k for gates and counts, so that a chosen expert is chosen in both.
         largest, experts = tf.math.top_k(logits, self.active_experts)
         weights = tf.cast(tf.nn.softmax(largest), x.dtype)
-        return Choice(experts, weights, tf.nn.softmax(logits))
+        return Choice(experts, weights, logits)
 
     def count(self, choice: Choice, mask=None, parts: int | None = None) -> tf.Tensor:
         """Statistics [2, E] of all tokens but padding; see :class:`Routing`.
 
         With ``parts``, [parts, 2, E]: of as many equal parts of the tokens, one after the other.
         """
-        probabilities = choice.probabilities
-        picked = tf.one_hot(choice.experts, self.experts, dtype=probabilities.dtype)
-        both = tf.stack([tf.reduce_sum(picked, axis=-2), probabilities], axis=-2)  # [..., 2, E]
-        if mask is not None:
-            both *= tf.cast(mask, both.dtype)[..., None, None]
-        counted = tf.reduce_sum(tf.reshape(both, [parts or 1, -1, 2, self.experts]), axis=1)
-        return counted if parts else counted[0]
+        if is_for_serving():
+            shape = [parts, 2, self.experts] if parts else [2, self.experts]
+            return tf.zeros(shape, choice.logits.dtype)
+        with tf.name_scope("count"):
+            probabilities = tf.nn.softmax(choice.logits)
+            picked = tf.one_hot(choice.experts, self.experts, dtype=probabilities.dtype)
+            both = tf.stack([tf.reduce_sum(picked, axis=-2), probabilities], axis=-2)  # [..., 2, E]
+            if mask is not None:
+                both *= tf.cast(mask, both.dtype)[..., None, None]
+            counted = tf.reduce_sum(tf.reshape(both, [parts or 1, -1, 2, self.experts]), axis=1)
+            return counted if parts else counted[0]
 
     def get_config(self):
         """Constructor arguments."""

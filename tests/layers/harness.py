@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.operations import watched
+
 
 @dataclass(frozen=True)
 class Case:
@@ -246,8 +248,10 @@ def bears_mixed_precision(case: Case, folder=None) -> None:
     half.set_weights(layer.get_weights())
     assert all(weight.dtype == tf.float32 for weight in half.weights)
     inputs = tensors(case.inputs, "float32")
-    outputs = tf.nest.flatten(half(*inputs))
-    assert any(part.dtype == tf.bfloat16 for part in outputs)
+    with watched() as seen:
+        outputs = tf.nest.flatten(half(*inputs))
+    products = seen.types.get("MatMul", set())
+    assert tf.bfloat16 in products | {part.dtype for part in outputs}
     for part, exact in zip(outputs, tf.nest.flatten(layer(*inputs)), strict=True):
         part = tf.cast(part, tf.float32).numpy()
         assert np.isfinite(part).all()

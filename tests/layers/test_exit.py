@@ -111,6 +111,18 @@ def test_many_candidates_at_once_equal_one_at_a_time_in_any_order(extra):
     )
 
 
+def test_gradients_of_biases_count_every_row_in_bfloat16():
+    layer = harness.made(case(tower_units=(1,)), "mixed_bfloat16")
+    layer.head.kernel.assign([[1.0]])
+    layer.tower[0].bias.assign([30.0])  # where GELU has a slope of one
+    with tf.GradientTape() as tape:
+        logits = layer.finish(tf.zeros([3000, 1, 1], tf.bfloat16))
+        total = tf.reduce_sum(logits)
+    assert logits.dtype == tf.float32
+    biases = [layer.tower[0].bias, layer.head.bias]
+    np.testing.assert_allclose(tape.gradient(total, biases), [[3000.0]] * 2, rtol=0.01)
+
+
 def test_no_candidate_is_legal():
     layer = harness.made(case(2), "float32")
     logits, _ = layer(harness.tensors(inputs(candidates=0, extra=2), "float32"))

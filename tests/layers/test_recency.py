@@ -37,6 +37,15 @@ def test_by_hand():
     np.testing.assert_array_equal(added[1, :2, 0], [24, 15])
 
 
+def test_a_vectors_gradient_counts_every_row_in_bfloat16():
+    layer = RecencyEmbedding(2, dtype="mixed_bfloat16")
+    tokens = tf.zeros([3000, 1, 1], tf.bfloat16)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(tf.cast(layer(tokens, tf.ones([3000], tf.int32)), tf.float32))
+    gradient = tape.gradient(total, layer.vectors)
+    np.testing.assert_array_equal(tf.convert_to_tensor(gradient), [[3000.0], [0.0]])
+
+
 def test_at_first_nothing_is_added():
     tokens, lengths = harness.tensors(CASE.inputs, "float32")
     np.testing.assert_array_equal(RecencyEmbedding(3)(tokens, lengths), tokens)

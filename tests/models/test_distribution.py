@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import loopctr_tf as lc
+from loopctr_tf.tokens import Embedding
 from tests.factories import compact_schema, random_frame, tiny_model
 
 BATCH = 6
@@ -95,10 +96,52 @@ def test_replicas_exchange_the_rows_that_they_named_and_no_table(two_devices, ta
     # Each row of two gets one step of 0.5 * sign(gradient) after a decay of 0.5.
     for copy in table.values:
         np.testing.assert_allclose(copy.numpy()[[3, 4, 5], 0], [0.0, 1.0, 0.0], atol=1e-5)
-    shapes = [
-        output.shape
-        for op in step.get_concrete_function(*batches).graph.get_operations()
-        for output in op.outputs
-    ]
-    assert any(shape.rank for shape in shapes)
-    assert not [shape for shape in shapes if shape.rank and shape[0] == rows]
+    assert whole_tables(step.get_concrete_function(*batches), rows) == []
+
+
+def whole_tables(function, rows) -> list[str]:
+    """Operations of ``function`` that give something of ``rows`` rows."""
+    operations = function.graph.get_operations()
+    shapes = {op.name: output.shape for op in operations for output in op.outputs}
+    assert any(shape.rank for shape in shapes.values())
+    return [name for name, shape in shapes.items() if shape.rank and shape[0] == rows]
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        (lambda *arguments: Embedding(*arguments, dtype="mixed_bfloat16"), []),
+        (Embedding, []),
+        (keras.layers.Embedding, ["ReadVariableOp"]),  # which is why there is one of our own
+    ],
+    ids=["mixed", "float32", "Keras"],
+)
+def test_replicas_read_the_rows_that_they_name_and_no_table(two_devices, kind, found):
+    rows = 10_007
+    with two_devices.scope():
+        layer = kind(rows, 2)
+        layer.build(None)
+    layer.set_weights([np.arange(2 * rows, dtype=np.float32).reshape(rows, 2)])
+
+    def replica_step(named):
+        with tf.GradientTape() as tape:
+            read = layer(named)
+            total = tf.reduce_sum(read)
+        (gradient,) = tape.gradient(total, layer.trainable_variables)
+        assert isinstance(gradient, tf.IndexedSlices)
+        assert gradient.values.dtype == tf.float32
+        return tf.cast(read, tf.float32), gradient.indices
+
+    @tf.function
+    def step(named):
+        return two_devices.run(replica_step, args=(named,))
+
+    read, indices = step(tf.constant([3, 3, 127]))
+    for copy in two_devices.experimental_local_results(read):
+        np.testing.assert_array_equal(copy, [[6, 7], [6, 7], [254, 255]])
+    for copy in two_devices.experimental_local_results(indices):
+        np.testing.assert_array_equal(copy, [3, 3, 127])
+    names = whole_tables(step.get_concrete_function(tf.constant([0, 0, 0])), rows)
+    assert sorted({name.rpartition("/")[2].partition("_")[0] for name in names}) == found
+    # Outside of a replica too, where a model is evaluated and exported.
+    np.testing.assert_array_equal(tf.cast(layer(tf.constant([3])), tf.float32), [[6, 7]])
