@@ -76,14 +76,14 @@ def _parts(model, lengths: dict[str, int]) -> _Parts:
             entry += _product(events, width, d) + 2 * _product(events, d, d)
             entry += 2 * _product(queries, d, d) + 2 * _product(queries, d, events)
             events, width = queries, d
-        entry += _product(events, width, d) + _sequence_block(config, events)
+        entry += _product(events, width, d) + _sequence_block(config, events, entry=True)
         tokens += events
     count = len(schema.features)
 
     def entered(features):
         projected = sum(_product(1, encoder.width(feature), d) for feature in features)
         token = 2 * _experts(config, 1) + _router(config)
-        token += _feed_forward(config) + _residuals(config)
+        token += _feed_forward(config) + _residuals(config, entry=True)
         return projected + len(features) * token
 
     plain = sum(not sequence.compress for sequence in schema.sequences)
@@ -130,18 +130,22 @@ def _feed_forward(config) -> int:
     return config.active_experts * 2 * _product(1, config.dim, config.ffn_dim) + _router(config)
 
 
-def _residuals(config) -> int:
-    """The coefficients of both hyper-connections of one token."""
+def _residuals(config, entry: bool = False) -> int:
+    """The coefficients of both hyper-connections of one token.
+
+    Where the Entry Block begins all streams are equal, and so are their products.
+    """
     n = config.streams
-    return 2 * n * _product(1, config.dim, n + 2) if n > 1 else 0
+    products = 1 + n if entry else 2 * n
+    return products * _product(1, config.dim, n + 2) if n > 1 else 0
 
 
-def _sequence_block(config, tokens: int) -> int:
+def _sequence_block(config, tokens: int, entry: bool = False) -> int:
     """A whole block on tokens that see each other."""
     d = config.dim
     return (
         2 * _product(tokens, d, d)
         + 2 * _experts(config, tokens)
         + 2 * _product(tokens, d, tokens)
-        + tokens * (_router(config) + _feed_forward(config) + _residuals(config))
+        + tokens * (_router(config) + _feed_forward(config) + _residuals(config, entry))
     )

@@ -148,7 +148,8 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16"]),
-    help="In which the model computes; as it was trained where left out. On a CPU float32 is faster.",
+    help="In which the model computes; as it was trained where left out. A CPU without bfloat16 "
+    "instructions wants float32.",
 )
 @click.option(
     "--warmup-batch-sizes",

@@ -531,13 +531,19 @@ class SandwichModel(keras.Model):
 
 
 def join_tokens(user: Streams, candidate: Streams) -> Streams:
-    """User tokens [R, 1, G_u, d] beside candidate tokens [R, N, G_c, d]: [R, N, G, d], by stream."""
+    """User tokens [R, 1, G_u, d] beside candidate tokens [R, N, G_c, d]: [R, N, G, d], by stream.
+
+    Streams that are one tensor stay one, which spares the Entry Block to do the same twice.
+    """
     if not user or not candidate:
         return user or candidate
-    return tuple(
-        tf.concat([tf.repeat(u, tf.shape(c)[1], axis=1), c], axis=2)
-        for u, c in zip(user, candidate, strict=True)
-    )
+
+    def joined(u, c):
+        return tf.concat([tf.repeat(u, tf.shape(c)[1], axis=1), c], axis=2)
+
+    if all(stream is streams[0] for streams in (user, candidate) for stream in streams):
+        return (joined(user[0], candidate[0]),) * len(user)
+    return tuple(joined(u, c) for u, c in zip(user, candidate, strict=True))
 
 
 def _recomputed(step):
