@@ -457,7 +457,7 @@ def test_inspect_prints_signatures_sizes_and_a_ready_request(loopctr, saved_mode
 
 
 def test_a_bug_shows_its_traceback(loopctr, run, tmp_path, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise ZeroDivisionError("one over nought")
 
     monkeypatch.setattr("loopctr_tf.runs.load_run", fail)
@@ -469,7 +469,7 @@ def test_a_bug_shows_its_traceback(loopctr, run, tmp_path, monkeypatch):
 
 
 def test_an_interrupt_is_one_line(loopctr, run, tmp_path, monkeypatch):
-    def interrupt(_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("loopctr_tf.runs.load_run", interrupt)

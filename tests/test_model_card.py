@@ -9,7 +9,7 @@ import yaml
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
 from loopctr_tf.model_card import model_card
-from tests.factories import small_schema, tiny_config, tiny_model
+from tests.factories import small_schema, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_features_are_listed_with_side_table_and_limits(model, functions):
 def test_the_configuration_can_be_read_back(model, functions):
     card = model_card(model, functions)
     text = re.search(r"```yaml\n(.*?)```", card, re.DOTALL).group(1)
-    assert lc.LoopCTRConfig.from_dict(yaml.safe_load(text)) == tiny_config()
+    assert lc.LoopCTRConfig.from_dict(yaml.safe_load(text)) == model.config
 
 
 def test_figures_by_depth_are_shown_where_they_are_given(model, functions):

@@ -47,7 +47,6 @@ WAYS = {
     "while": {"loop_execution": "while"},
     "recompute": {"recompute": True},
     "xla": {"xla": True},
-    "xla, dense": {"xla": True, "expert_dispatch": "dense"},
 }
 
 

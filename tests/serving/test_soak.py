@@ -393,7 +393,7 @@ def test_every_kind_of_signature_can_be_asked(server, exports, signature, run):
     code, printed, _ = run(load_test, *arguments, *sizes)
     assert code == 0
     assert printed.startswith(f"{signature} of loopctr at {server.target}: 3 candidates, history 4")
-    assert printed.splitlines()[-1].endswith("| 0 |")
+    assert printed.splitlines()[-1].endswith(" 0 |")
 
 
 class Stalled(loops.Endpoint):
