@@ -14,6 +14,7 @@ for modules and rate alike; the rate of full float32 products is printed as well
 
 import argparse
 import dataclasses
+import gzip
 import json
 import statistics
 import sys
@@ -65,7 +66,7 @@ def loaded(jax, folder: Path, module: dict):
 
     # JAX calls what it has exported itself: so it exports a stand-in, whose module is replaced.
     exported = jax.export.export(jax.jit(same_shapes, keep_unused=True))(*shapes(module["inputs"]))
-    text = (folder / module["module"]).read_bytes()
+    text = gzip.decompress((folder / module["module"]).read_bytes())
     return jax.jit(dataclasses.replace(exported, mlir_module_serialized=text).call)
 
 

@@ -11,6 +11,7 @@ one of the size that is timed, and a small one with histories of all lengths. Be
 TensorFlow computes, uncompiled and in float32, from the numbers that the small ones are given.
 """
 
+import gzip
 import itertools
 import json
 from collections.abc import Iterable
@@ -179,8 +180,8 @@ def write(folder: Path, name: str, model: LoopCTR, rows: int, reference: list) -
     }
     for kind, size in (("timed", rows), ("checked", CHECKED_ROWS)):
         text, entry[kind] = described(model, name, size, ragged=kind == "checked")
-        entry[kind]["module"] = f"{name}-{entry['dtype']}-{entry['dispatch']}-{kind}.mlir"
-        (folder / entry[kind]["module"]).write_text(text)
+        entry[kind]["module"] = f"{name}-{entry['dtype']}-{entry['dispatch']}-{kind}.mlir.gz"
+        (folder / entry[kind]["module"]).write_bytes(gzip.compress(text.encode()))
     entry["tensorflow_distance"] = distance(computed(model, name), reference)
     return entry
 
