@@ -6,8 +6,6 @@ when they were due, so that a stalled server cannot hide the requests that it ke
 """
 
 import os
-import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from traffic.messages import examples_request, predict_payload
 from traffic.samples import ENCODE, EXAMPLE_SIGNATURES, RANK_CACHED, Sampler
 
 from loopctr_tf.bench.tables import table
+from loopctr_tf.cli.running import run_command
 from loopctr_tf.errors import UsageError
 from loopctr_tf.runs import json_text
 from loopctr_tf.schema import Schema
@@ -278,20 +277,7 @@ def cli(
 
 def main() -> None:
     """Runs the script; a mistake of the caller is one line and exit code 2."""
-    try:
-        cli(prog_name="load_test.py", standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"load_test.py: {error.format_message()}", err=True)
-        sys.exit(2)
-    except UsageError as error:
-        click.echo(f"load_test.py: {error}", err=True)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("load_test.py: interrupted", err=True)
-        sys.exit(130)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    run_command(cli, "load_test.py")
 
 
 if __name__ == "__main__":

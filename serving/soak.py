@@ -13,7 +13,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from traffic.server import Server
 from traffic.swaps import LABELS, Swaps, Watch
 from traffic.versions import Versions
 
+from loopctr_tf.cli.running import run_command
 from loopctr_tf.errors import UsageError
 from loopctr_tf.runs import json_text
 
@@ -214,20 +214,7 @@ def cli(export_a, export_b, seconds, clients, pause, think_ms, seed, as_json):
 
 def main() -> None:
     """Runs the script; a mistake of the caller is one line and exit code 2."""
-    try:
-        cli(prog_name="soak.py", standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"soak.py: {error.format_message()}", err=True)
-        sys.exit(2)
-    except UsageError as error:
-        click.echo(f"soak.py: {error}", err=True)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("soak.py: interrupted", err=True)
-        sys.exit(130)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    run_command(cli, "soak.py")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """The ``loopctr`` command: one thin call into the library a subcommand."""
 
 import os
-import sys
-import traceback
 
 import click
 
 from loopctr_tf.cli.bench import bench
 from loopctr_tf.cli.data import data, prepare, schema_group
 from loopctr_tf.cli.models import evaluate, export, inspect, train
+from loopctr_tf.cli.running import run_command
 from loopctr_tf.cli.serving import score, serve
-from loopctr_tf.errors import UsageError
 from loopctr_tf.version import __version__
 
 
@@ -63,17 +61,4 @@ def main() -> None:
     # gRPC logs on a busy port or a server that is not there, our own line says.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    try:
-        cli(prog_name="loopctr", standalone_mode=False)
-    except UsageError as error:
-        click.echo(f"loopctr: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        click.echo(_one_line(error), err=True)
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("loopctr: interrupted", err=True)
-        sys.exit(130)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+    run_command(cli, "loopctr", _one_line)
