@@ -360,7 +360,7 @@ class SandwichModel(keras.Model):
         return scores
 
     def _score(self, features, loops: int) -> tf.Tensor:
-        state = self._encode(self._groups(features), training=False)
+        state = self._encode(self.encoder(features), training=False)
         sequence, tokens = state.sequence, state.tokens
         if loops:
             sequence, tokens = self._run_loops(state, loops, False, every_depth=False)
