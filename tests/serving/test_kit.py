@@ -176,6 +176,18 @@ def test_flags_are_known_and_explained():
     assert used - obvious - warmup - batching <= named
 
 
+def test_flags_that_harm_callers_are_not_in_the_kit(container):
+    for used in (compose_flags(), flags(container["args"])):
+        # REST answers zeros with status 200.
+        assert "enable_serialization_as_tensor_content" not in used
+        # One malformed request merged with good ones ends the server.
+        assert "enable_batching" not in used
+        # 4 x cores by default, so that the ninth concurrent call on two cores is refused.
+        assert int(used["grpc_max_threads"]) >= 64
+    kustomization = yaml.safe_load((ROOT / "kustomization.yaml").read_text())
+    assert "patches" not in kustomization
+
+
 def test_every_config_file_that_a_flag_names_is_in_the_kit_and_mounted(container):
     paths = [
         value for name, value in compose_flags(BATCHING_FLAGS).items() if name.endswith("_file")
