@@ -8,7 +8,7 @@ one another in the graph, and the Exit Block is called once a depth.
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.tokens import standardize
+from loopctr_tf.models.encoder import standardize
 
 
 def rms_norm(x, gain=1.0):

@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 import loopctr_tf as lc
-from loopctr_tf.config import RunConfig
+from loopctr_tf.training.settings import RunConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,12 +35,12 @@ LONG = 150
 )
 def demo(out, raw, config, overrides):
     """Train, export and serve LoopCTR on MovieLens-100K; leaves everything in OUT."""
-    from loopctr_tf.analysis.plots import depth_plot, training_plot
-    from loopctr_tf.analysis.references import reference_metrics
-    from loopctr_tf.analysis.report import write_report
-    from loopctr_tf.evaluation import evaluate_run
-    from loopctr_tf.runs import load_run
-    from loopctr_tf.training import train
+    from loopctr_tf.evaluation.plots import depth_plot, training_plot
+    from loopctr_tf.evaluation.predict import evaluate_run
+    from loopctr_tf.evaluation.references import reference_metrics
+    from loopctr_tf.evaluation.report import write_report
+    from loopctr_tf.training.run_folder import load_run
+    from loopctr_tf.training.train import train
 
     seconds = {}
 

@@ -36,19 +36,25 @@ def _require_legacy_keras() -> None:
 _require_legacy_keras()
 
 _EXPORTS = {
-    "Schema": "loopctr_tf.schema",
-    "Feature": "loopctr_tf.schema",
-    "Sequence": "loopctr_tf.schema",
-    "Table": "loopctr_tf.schema",
-    "LoopCTRConfig": "loopctr_tf.config",
+    "Schema": "loopctr_tf.features.schema",
+    "Feature": "loopctr_tf.features.schema",
+    "Sequence": "loopctr_tf.features.schema",
+    "Table": "loopctr_tf.features.schema",
+    "LoopCTRConfig": "loopctr_tf.training.settings",
     "UsageError": "loopctr_tf.errors",
     "LoopCTR": "loopctr_tf.models",
     "StackCTR": "loopctr_tf.models",
-    "read_dataset": "loopctr_tf.inputs",
-    "export_saved_model": "loopctr_tf.export",
+    "read_dataset": "loopctr_tf.features.dataset",
+    "export_saved_model": "loopctr_tf.export.export",
     "ScoringClient": "loopctr_tf.scoring",
 }
-_MODULES = ("layers", "metrics", "optimizers", "supervision", "training")
+_MODULES = {
+    "layers": "loopctr_tf.layers",
+    "metrics": "loopctr_tf.evaluation",
+    "optimizers": "loopctr_tf.training.optimizers",
+    "supervision": "loopctr_tf.models.objective",
+    "training": "loopctr_tf.training.train",
+}
 
 __all__ = [*_EXPORTS, *_MODULES, "__version__"]
 
@@ -57,7 +63,7 @@ def __getattr__(name: str):
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"loopctr_tf.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'loopctr_tf' has no attribute {name!r}")
 
 

@@ -39,7 +39,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared(work):
     """A prepared folder of `learnable_frame`: 300, 60 and 60 rows, two shards of training rows."""
-    from loopctr_tf.prepared import PreparedWriter
+    from loopctr_tf.features.prepared import PreparedWriter
 
     folder = work / "prepared"
     folder.mkdir()
@@ -80,7 +80,7 @@ def run(training):
 @pytest.fixture(scope="session")
 def trained(run):
     """The model with the best weights of `run`."""
-    from loopctr_tf.runs import load_run
+    from loopctr_tf.training.run_folder import load_run
 
     return load_run(run)[0]
 
@@ -88,7 +88,7 @@ def trained(run):
 @pytest.fixture(scope="session")
 def tested(trained, prepared):
     """(metrics by depth, Predictions) of the test split at all DEPTHS."""
-    from loopctr_tf.evaluation import evaluate_run
+    from loopctr_tf.evaluation.predict import evaluate_run
 
     return evaluate_run(trained, prepared, "test", loops=DEPTHS[-1])
 

@@ -18,15 +18,15 @@ import yaml
 from click.testing import CliRunner
 
 from loopctr_tf import cli
-from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
-from loopctr_tf.inputs import read_dataset
-from loopctr_tf.runs import load_run
+from loopctr_tf.features.dataset import read_dataset
 from loopctr_tf.scoring import PredictionServer
+from loopctr_tf.training.run_folder import load_run
+from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
 from loopctr_tf.version import __version__
-from tests.building.logs import schema_dict, write_log
 from tests.conftest import command
 from tests.exported import DEPTHS
 from tests.factories import compact_schema, tiny_config
+from tests.prepare.logs import schema_dict, write_log
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def test_evaluate_prints_a_table_or_json_without_nan(loopctr, run, prepared, mon
         seen.append(arguments)
         return depths, None
 
-    monkeypatch.setattr("loopctr_tf.evaluation.evaluate_run", evaluate_run)
+    monkeypatch.setattr("loopctr_tf.evaluation.predict.evaluate_run", evaluate_run)
     arguments = ("evaluate", run, prepared, "--split", "valid", "--loops", "4")
     result = loopctr(*arguments)
     assert result.out == (
@@ -460,7 +460,7 @@ def test_a_bug_shows_its_traceback(loopctr, run, tmp_path, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("one over nought")
 
-    monkeypatch.setattr("loopctr_tf.runs.load_run", fail)
+    monkeypatch.setattr("loopctr_tf.training.run_folder.load_run", fail)
     result = loopctr("export", run, tmp_path / "1")
     assert result.code == 1
     assert result.err.startswith("Traceback (most recent call last):\n")
@@ -472,7 +472,7 @@ def test_an_interrupt_is_one_line(loopctr, run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loopctr_tf.runs.load_run", interrupt)
+    monkeypatch.setattr("loopctr_tf.training.run_folder.load_run", interrupt)
     result = loopctr("export", run, tmp_path / "1")
     # A new line first: the terminal shows ^C on the one before it.
     assert (result.code, result.err) == (130, "\nloopctr: interrupted\n")

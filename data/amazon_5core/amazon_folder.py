@@ -10,11 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from loopctr_tf.building.prepare import REJECTED, prepare_events
-from loopctr_tf.building.rejects import Rejects
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import STATS
 from loopctr_tf.files import new_folder
-from loopctr_tf.prepared import STATS
+from loopctr_tf.prepare.prepare import REJECTED, prepare_events
+from loopctr_tf.prepare.rejects import Rejects
 
 REJECTED_LINES = "rejected_lines.csv"
 """File of the prepared folder with the lines of the publisher's files that were left out."""

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from loopctr_tf.building.rejects import BadRow, Problem, Rejects
 from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
 
 EVENTS = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("time", pa.int64())])
 LINE_LIMIT = 1 << 24

@@ -24,9 +24,9 @@ from amazon_raw import (
     write_reviews,
 )
 
-from loopctr_tf.building.reading import TableReader, Wanted
-from loopctr_tf.building.rejects import BadRow, Problem, Rejects
 from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
 
 MAX_ATTRIBUTES = 8
 """``max_values`` of schema.yaml; an item's further attributes are left out and counted."""

@@ -13,7 +13,7 @@ from amazon_folder import prepare_tables
 from five_core_tables import find_layout
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import SPLITS
+from loopctr_tf.features.prepared import SPLITS
 
 SCHEMA = Path(__file__).with_name("schema.yaml")
 

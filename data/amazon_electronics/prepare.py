@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
 from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
 from amazon_raw import category_lists, find_reviews, write_items, write_reviews
 
-from loopctr_tf.building import bars
-from loopctr_tf.building.bars import PROTOCOLS, BarsRows, LongestHistory
-from loopctr_tf.building.prepare import REJECTED, prepare_rows
-from loopctr_tf.building.reading import Wanted
-from loopctr_tf.building.rejects import Rejects
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import SPLITS
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
-from loopctr_tf.prepared import SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.prepare import bars
+from loopctr_tf.prepare.bars import PROTOCOLS, BarsRows, LongestHistory
+from loopctr_tf.prepare.prepare import REJECTED, prepare_rows
+from loopctr_tf.prepare.reading import Wanted
+from loopctr_tf.prepare.rejects import Rejects
 
 FILES = tuple(bars.FILES.values())
 SCHEMA = Path(__file__).with_name("schema.yaml")

@@ -1,7 +1,7 @@
 """KuaiVideo_x1 as a prepared data set: which short videos a user clicks, with the videos' looks.
 
 The rows bring their own histories. How rows are split and histories cut is told in the README beside
-this script, and in ``loopctr_tf.building.bars``.
+this script, and in ``loopctr_tf.prepare.bars``.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ import pyarrow as pa
 from kuaivideo_vectors import read_vectors
 from tqdm import tqdm
 
-from loopctr_tf.building.bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
-from loopctr_tf.building.prepare import prepare_rows
-from loopctr_tf.building.reading import Rejects, TableReader, Wanted
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import SHARD_ROWS, SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.prepare.bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
+from loopctr_tf.prepare.prepare import prepare_rows
+from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 VECTORS = "item_visual_emb_dim64.h5"

@@ -20,9 +20,9 @@ from movielens_raw import Raw, fetch_raw, read_raw
 from tqdm import tqdm
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import SPLITS, PreparedWriter
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
-from loopctr_tf.prepared import SPLITS, PreparedWriter
-from loopctr_tf.schema import Schema
 
 LIKE = 4.0
 TEST_EVENTS, VALID_EVENTS = 10, 5

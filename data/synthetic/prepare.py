@@ -17,10 +17,10 @@ from synthetic_users import simulate
 from synthetic_world import Options, World
 from tqdm import tqdm
 
-from loopctr_tf.building.workers import run_tasks, worker_count
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.files import new_folder, require_new
-from loopctr_tf.prepared import SPLITS
+from loopctr_tf.prepare.workers import run_tasks, worker_count
 
 SPLIT_RULE = (
     "by time: the last of nine days is test, the one before it valid, the seven before train"

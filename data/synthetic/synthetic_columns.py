@@ -19,8 +19,8 @@ from synthetic_world import (
     World,
 )
 
-from loopctr_tf.building.columns import Column, flat_spans
-from loopctr_tf.schema import PADDING
+from loopctr_tf.features.schema import PADDING
+from loopctr_tf.prepare.columns import Column, flat_spans
 
 TEXTS = {
     "gender": GENDERS,

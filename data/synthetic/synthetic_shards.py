@@ -11,13 +11,13 @@ from synthetic_truth import Best, summarize
 from synthetic_users import Block, simulate
 from synthetic_world import DAY, START, TEST_DAY, VALID_DAY, Options, World
 
-from loopctr_tf.building.columns import Column
-from loopctr_tf.building.fitting import Fit
-from loopctr_tf.building.rules import TableRule
-from loopctr_tf.prepared import SPLITS, PreparedWriter, shard_path
-from loopctr_tf.schema import Schema
-from loopctr_tf.tfrecords import write_records
-from loopctr_tf.wire import WireColumn, serialize_rows, wire_values
+from loopctr_tf.features.prepared import SPLITS, PreparedWriter, shard_path
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.features.tfrecords import write_records
+from loopctr_tf.features.wire import WireColumn, serialize_rows, wire_values
+from loopctr_tf.prepare.columns import Column
+from loopctr_tf.prepare.fitting import Fit
+from loopctr_tf.prepare.rules import TableRule
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 TRUTH = "truth"

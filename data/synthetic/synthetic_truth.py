@@ -9,7 +9,7 @@ import math
 import numpy as np
 from synthetic_world import DEPARTMENTS, GENDERS
 
-from loopctr_tf import metrics
+from loopctr_tf.evaluation import exact as metrics
 
 GRID = 1 << 20
 """Probabilities are whole multiples of 1 / GRID, drawn from as such: a histogram with one bin a

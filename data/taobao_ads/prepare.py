@@ -16,14 +16,14 @@ import taobao_raw
 import taobao_x1
 from tqdm import tqdm
 
-from loopctr_tf.building.bars import FILES as X1_FILES
-from loopctr_tf.building.bars import PROTOCOLS, BarsRows, LastRows
-from loopctr_tf.building.prepare import prepare_rows
-from loopctr_tf.building.reading import Rejects
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import require_new
-from loopctr_tf.prepared import SHARD_ROWS, SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.prepare.bars import FILES as X1_FILES
+from loopctr_tf.prepare.bars import PROTOCOLS, BarsRows, LastRows
+from loopctr_tf.prepare.prepare import prepare_rows
+from loopctr_tf.prepare.reading import Rejects
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 HISTORY = 50

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from taobao_partitions import Partitions
 
-from loopctr_tf.building.columns import flat_spans
+from loopctr_tf.prepare.columns import flat_spans
 
 PARTS = 128
 """Each has 0.2 million of the real impressions and at most 5.7 million behaviors: 1 GB at work."""

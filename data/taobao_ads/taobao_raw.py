@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from taobao_histories import PARTS, Histories
 from tqdm import tqdm
 
-from loopctr_tf.building.reading import Rejects, TableReader, Wanted
+from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")
 ROWS = dict(zip(FILES, (26_557_961, 846_811, 1_061_768, 723_268_134), strict=True))

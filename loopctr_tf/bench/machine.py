@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from loopctr_tf.building.workers import worker_count
+from loopctr_tf.prepare.workers import worker_count
 
 _Result = TypeVar("_Result")
 

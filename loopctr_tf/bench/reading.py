@@ -6,7 +6,7 @@ from typing import Any
 
 from loopctr_tf.bench import machine
 from loopctr_tf.bench.session import check_least
-from loopctr_tf.inputs import data_errors, read_dataset
+from loopctr_tf.features.dataset import data_errors, read_dataset
 
 
 def bench_input(
@@ -22,7 +22,7 @@ def bench_input(
       prepared: the folder.
       batch_size: rows a batch.
       seconds: to measure for; the split is read again and again.
-      shuffle, deterministic: of :func:`~loopctr_tf.inputs.read_dataset`.
+      shuffle, deterministic: of :func:`~loopctr_tf.features.dataset.read_dataset`.
 
     Returns:
       ``examples_per_s``, ``batches``, ``peak_memory_bytes``, ``machine``.

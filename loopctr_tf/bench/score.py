@@ -10,8 +10,8 @@ from loopctr_tf.bench.profile import calls_for, where_time_goes
 from loopctr_tf.bench.session import check_depths, check_least, exported, run_signature
 from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_schema
-from loopctr_tf.config import RunConfig
-from loopctr_tf.runs import build_model
+from loopctr_tf.training.run_folder import build_model
+from loopctr_tf.training.settings import RunConfig
 
 
 def bench_score(

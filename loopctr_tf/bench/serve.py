@@ -23,11 +23,11 @@ from loopctr_tf.bench.flops import forward_work
 from loopctr_tf.bench.session import check_depths, check_least, run_signature, write_export
 from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
-from loopctr_tf.config import LoopCTRConfig
 from loopctr_tf.errors import UsageError
+from loopctr_tf.export.signatures import STATE
 from loopctr_tf.scoring import PredictionServer, ScoringClient
-from loopctr_tf.scoring.saved_model import SavedModel
-from loopctr_tf.signatures import STATE
+from loopctr_tf.scoring.server.saved_model import SavedModel
+from loopctr_tf.training.settings import LoopCTRConfig
 
 _NAME = "loopctr"
 

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.export import export_saved_model
-from loopctr_tf.scoring.saved_model import SavedModel
+from loopctr_tf.export.export import export_saved_model
+from loopctr_tf.scoring.server.saved_model import SavedModel
 
 
 def write_export(model, path: Path, signatures: Sequence[str], depths: Sequence[int]) -> Path:

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from loopctr_tf.bench.flops import training_work
 from loopctr_tf.bench.workload import candidate_features, user_features
-from loopctr_tf.config import TrainingConfig
 from loopctr_tf.errors import UsageError
-from loopctr_tf.inputs import data_errors, read_dataset
-from loopctr_tf.schema import Schema
-from loopctr_tf.training import compile_model
+from loopctr_tf.features.dataset import data_errors, read_dataset
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.training.settings import TrainingConfig
+from loopctr_tf.training.train import compile_model
 
 _BATCHES = 16
 

@@ -12,9 +12,9 @@ from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.tables import bytes_in_words
 from loopctr_tf.bench.timing import in_turns, quantiles
 from loopctr_tf.bench.workload import workload_schema
-from loopctr_tf.config import RunConfig
 from loopctr_tf.errors import UsageError
-from loopctr_tf.runs import build_model
+from loopctr_tf.training.run_folder import build_model
+from loopctr_tf.training.settings import RunConfig
 
 _BATCHES = 4
 _COPIES = 3

@@ -18,9 +18,9 @@ from loopctr_tf.bench.steps import (
 )
 from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.workload import workload_schema
-from loopctr_tf.config import RunConfig
-from loopctr_tf.runs import build_model
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.training.run_folder import build_model
+from loopctr_tf.training.settings import RunConfig
 
 
 def bench_train(

@@ -6,9 +6,9 @@ strings, as in most logs, and tables hash them.
 
 import numpy as np
 
-from loopctr_tf.config import LoopCTRConfig
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.models import LoopCTR
-from loopctr_tf.schema import Schema
+from loopctr_tf.training.settings import LoopCTRConfig
 
 IDS = 100_000
 CATEGORIES = 1_000

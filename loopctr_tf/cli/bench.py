@@ -49,14 +49,14 @@ def _say(line: str) -> None:
 
 
 def _show(found, as_json: bool, text) -> None:
-    from loopctr_tf.runs import json_text
+    from loopctr_tf.training.run_folder import json_text
 
     click.echo(json_text(found) if as_json else text(found))
 
 
 def _config(overrides):
     """Settings of a run; a batch size is the benchmark's own option."""
-    from loopctr_tf.config import RunConfig
+    from loopctr_tf.training.settings import RunConfig
 
     config = RunConfig.load(None, overrides)
     for pair in overrides:
@@ -142,7 +142,7 @@ def bench_training(prepared, history, long_history, batch_size, seconds, overrid
     """
     config = _config(overrides)
     if prepared is not None:
-        from loopctr_tf.prepared import read_stats
+        from loopctr_tf.features.prepared import read_stats
 
         read_stats(prepared)
     from loopctr_tf.bench.texts import train_text
@@ -220,7 +220,7 @@ def bench_reading(prepared, batch_size, seconds, as_json):
 
     For example: loopctr bench input prepared --batch-size 1024
     """
-    from loopctr_tf.prepared import read_stats
+    from loopctr_tf.features.prepared import read_stats
 
     read_stats(prepared)
     from loopctr_tf.bench.reading import bench_input

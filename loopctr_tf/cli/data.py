@@ -11,7 +11,7 @@ from loopctr_tf.cli.options import JSON, PREPARED
 def _help_build(context, parameter, value):
     if not value or context.resilient_parsing:
         return
-    from loopctr_tf.building import rules
+    from loopctr_tf.prepare import rules
 
     click.echo(rules.__doc__.strip())
     context.exit()
@@ -72,7 +72,7 @@ def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
     Example:
       loopctr prepare --schema schema.yaml --events logs/*.parquet --items items.csv --out prepared
     """
-    from loopctr_tf.building.prepare import REJECTED, prepare_events
+    from loopctr_tf.prepare.prepare import REJECTED, prepare_events
 
     stats = prepare_events(
         schema,
@@ -117,8 +117,8 @@ def init(events, items, out, rows):
       loopctr schema init logs/*.parquet --items items.csv --out schema.yaml
       loopctr prepare --schema schema.yaml --events logs/*.parquet --items items.csv --out prepared
     """
-    from loopctr_tf.building.proposal import propose_schema
     from loopctr_tf.files import require_new
+    from loopctr_tf.prepare.proposal import propose_schema
 
     if out is not None:
         require_new(out)
@@ -145,15 +145,15 @@ def data():
 @JSON
 def describe(prepared, plots, as_json):
     """Rows, users, CTR by day, history lengths, vocabularies, unknown and missing values of PREPARED."""
+    from loopctr_tf.features.prepared import read_stats
     from loopctr_tf.files import new_folder, require_new
-    from loopctr_tf.prepared import read_stats
-    from loopctr_tf.runs import json_text
+    from loopctr_tf.training.run_folder import json_text
 
     read_stats(prepared)
     if plots is not None:
         require_new(plots)
-    from loopctr_tf.analysis.describe import describe as describe_folder
-    from loopctr_tf.analysis.description import description_text, draw_description
+    from loopctr_tf.evaluation.describe import describe as describe_folder
+    from loopctr_tf.evaluation.description import description_text, draw_description
 
     found = describe_folder(prepared, progress=sys.stderr.isatty())
     if plots is not None:

@@ -37,17 +37,17 @@ def train(prepared, run, config, overrides, schema, quiet):
     All settings with their defaults:
       loopctr train --help-config
     """
-    from loopctr_tf.config import RunConfig
+    from loopctr_tf.features.prepared import read_stats
+    from loopctr_tf.features.schema import Schema
     from loopctr_tf.files import require_new
-    from loopctr_tf.prepared import read_stats
-    from loopctr_tf.schema import Schema
+    from loopctr_tf.training.settings import RunConfig
 
     # What can be told before TensorFlow is loaded.
     read_stats(prepared)
     require_new(run)
     settings = RunConfig.load(config, overrides)
     schema = None if schema is None else Schema.load(schema)
-    from loopctr_tf.training import train as run_training
+    from loopctr_tf.training.train import train as run_training
 
     results = run_training(
         prepared, run, settings, schema, verbose=2 if quiet else "auto", say=click.echo
@@ -66,7 +66,7 @@ def _help_config(context, parameter, value):
         return
     import yaml
 
-    from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
+    from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
 
     click.echo(yaml.safe_dump(RunConfig().to_dict(), sort_keys=False))
     for cls in (LoopCTRConfig, TrainingConfig):
@@ -98,13 +98,13 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
 
     Choose settings by the validation split; read the test split once.
     """
-    from loopctr_tf.runs import json_text, load_run, read_metrics
+    from loopctr_tf.training.run_folder import json_text, load_run, read_metrics
 
     read_metrics(run)
-    from loopctr_tf.prepared import read_stats
+    from loopctr_tf.features.prepared import read_stats
 
     protocol = read_stats(prepared).get("protocol")
-    from loopctr_tf.evaluation import evaluate_run
+    from loopctr_tf.evaluation.predict import evaluate_run
 
     model, config = load_run(run)
     depths, _ = evaluate_run(model, prepared, split, loops, batch_size)
@@ -166,7 +166,7 @@ def export(
     The last part of PATH is the version that a server will show. Inputs are raw features.
     """
     from loopctr_tf.files import require_new
-    from loopctr_tf.runs import load_run, read_metrics
+    from loopctr_tf.training.run_folder import load_run, read_metrics
 
     metrics = read_metrics(run)
     require_new(path)
@@ -176,7 +176,7 @@ def export(
         raise UsageError(
             f"--warmup-batch-sizes is {warmup_batch_sizes!r}; give whole numbers such as 1,8,32"
         ) from error
-    from loopctr_tf.export import export_saved_model
+    from loopctr_tf.export.export import export_saved_model
 
     model, _ = load_run(run, precision)
     names = None if signatures is None else [name.strip() for name in signatures.split(",")]
@@ -204,8 +204,8 @@ def inspect(model, signature, as_json):
     A request is a body for TensorFlow Serving's REST interface:
     POST /v1/models/NAME:predict, with :classify and :regress for those two.
     """
-    from loopctr_tf.inspection import inspect_saved_model
-    from loopctr_tf.runs import json_text
+    from loopctr_tf.export.inspect import inspect_saved_model
+    from loopctr_tf.training.run_folder import json_text
 
     found = inspect_saved_model(model)
     if signature is not None and signature not in found["signatures"]:
@@ -222,7 +222,7 @@ def inspect(model, signature, as_json):
 
 
 def _print_depths(depths, loops):
-    from loopctr_tf.analysis.report import depth_rows, metrics_table
+    from loopctr_tf.evaluation.report import depth_rows, metrics_table
 
     click.echo(metrics_table(depth_rows(depths, loops)))
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import stable_dtype
-from loopctr_tf.layers.serving import is_for_serving
+from loopctr_tf.layers.frozen import is_for_serving
 
 _ROOT_HALF = 0.5**0.5
 

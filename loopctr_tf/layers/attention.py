@@ -6,9 +6,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import build, flat, linear, reshape_last, stable_dtype
+from loopctr_tf.layers.frozen import made_of_weights
 from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
-from loopctr_tf.layers.serving import made_of_weights
 
 MASKED = -1e38
 """The bias of tokens that may not be attended to: weight zero, whatever padding holds."""

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.serving import as_stored
+from loopctr_tf.layers.frozen import as_stored
 
 EPSILON = 1e-6
 

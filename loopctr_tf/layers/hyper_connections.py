@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import inverse_rms, linear, stable_dtype
-from loopctr_tf.layers.serving import made_of_weights
+from loopctr_tf.layers.frozen import made_of_weights
 
 
 class Connection(NamedTuple):

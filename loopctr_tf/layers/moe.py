@@ -6,8 +6,8 @@ import tf_keras as keras
 from loopctr_tf.layers.activations import fast
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
 from loopctr_tf.layers.dispatch import DISPATCH
+from loopctr_tf.layers.frozen import as_stored
 from loopctr_tf.layers.routing import Router
-from loopctr_tf.layers.serving import as_stored
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import clone_initializer, linear, stable_dtype
-from loopctr_tf.layers.serving import is_for_serving
+from loopctr_tf.layers.frozen import is_for_serving
 
 
 class Choice(NamedTuple):

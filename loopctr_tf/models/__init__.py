@@ -1,6 +1,6 @@
 """Complete models."""
 
-from loopctr_tf.models.loopctr import LoopCTR
-from loopctr_tf.models.stackctr import StackCTR
+from loopctr_tf.models.loopctr.loopctr import LoopCTR
+from loopctr_tf.models.loopctr.stackctr import StackCTR
 
 __all__ = ["LoopCTR", "StackCTR"]

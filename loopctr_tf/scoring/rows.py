@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.calls import ScoringError
-from loopctr_tf.scoring.client import ScoringClient
+from loopctr_tf.scoring.client.calls import ScoringError
+from loopctr_tf.scoring.client.client import ScoringClient
 
 
 def score_rows(
@@ -34,7 +34,7 @@ def score_rows(
       model_name, signature: what to ask for.
       batch_size: rows a request.
       timeout_s: seconds a call.
-      version_label: see :class:`~loopctr_tf.scoring.base.BaseClient`.
+      version_label: see :class:`~loopctr_tf.scoring.client.base.BaseClient`.
 
     Returns:
       Rows written. ``out`` appears only when all are.
@@ -99,7 +99,7 @@ def _batches(rows: Path, batch_size: int) -> Iterator[dict[str, np.ndarray] | pd
     if not rows.exists():
         raise UsageError(f"{str(rows)!r} does not exist; name the rows to score")
     if rows.is_dir():
-        from loopctr_tf.inputs import data_errors, read_dataset
+        from loopctr_tf.features.dataset import data_errors, read_dataset
 
         with data_errors():
             for features, _ in read_dataset(rows, batch_size=batch_size):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from tensorflow.core.example import example_pb2
 
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.schema import Schema
 from traffic.cases import Case
 from traffic.good import HISTORY
 from traffic.hostile import INVALID, Bad

@@ -10,7 +10,7 @@ import numpy as np
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring import Signature, tensors
 from traffic.cases import Answer, Case, Code
 from traffic.good import HISTORY

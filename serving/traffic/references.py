@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.schema import Schema
-from loopctr_tf.scoring.signature import read_signatures
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.scoring.client.signature import read_signatures
 
 
 class Reference:

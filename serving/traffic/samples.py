@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.frames import Column
-from loopctr_tf.prepared import serialize_examples
-from loopctr_tf.schema import Feature, Schema
+from loopctr_tf.features.frame import Column
+from loopctr_tf.features.prepared import serialize_examples
+from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.scoring import Signature, TensorInfo
 
 EXAMPLE_SIGNATURES = ("classify", "regress")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from loopctr_tf.scoring.warmup import FILE as WARMUP_FILE
+from loopctr_tf.scoring.server.warmup import FILE as WARMUP_FILE
 
 
 class Versions:

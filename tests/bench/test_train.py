@@ -17,8 +17,8 @@ from loopctr_tf.bench.workload import (
     workload_model,
     workload_schema,
 )
-from loopctr_tf.config import LoopCTRConfig, RunConfig, TrainingConfig
 from loopctr_tf.errors import UsageError
+from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
 from tests.bench.test_flops import bias_column
 from tests.conftest import command
 from tests.factories import tiny_config

@@ -11,8 +11,8 @@ from plain_model import PlainLoopCTR, masks
 
 from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.workload import workload_model
-from loopctr_tf.config import TrainingConfig
-from loopctr_tf.training import compile_model
+from loopctr_tf.training.settings import TrainingConfig
+from loopctr_tf.training.train import compile_model
 from tests.factories import tiny_config
 
 SMALL = [

@@ -10,8 +10,8 @@ from amazon_files import REVIEWS, insert_line, load_script, read_rows, same_file
 from click.testing import CliRunner
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.prepared import SPLITS
+from loopctr_tf.features.schema import Schema
 
 recipe = load_script("amazon_5core")
 tables = sys.modules["five_core_tables"]

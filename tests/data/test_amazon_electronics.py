@@ -20,8 +20,8 @@ from amazon_files import (
 from click.testing import CliRunner
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.prepared import SPLITS
+from loopctr_tf.features.schema import Schema
 
 recipe = load_script("amazon_electronics")
 raw_files = sys.modules["amazon_raw"]

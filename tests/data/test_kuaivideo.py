@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from tests.building.logs import stored_rows
+from tests.prepare.logs import stored_rows
 
 FOLDER = Path(__file__).parents[2] / "data" / "kuaivideo"
 

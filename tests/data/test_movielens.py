@@ -18,11 +18,11 @@ from movielens_files import (
     write_100k,
 )
 
-from loopctr_tf.building.prepare import prepare_events
 from loopctr_tf.errors import UsageError
-from loopctr_tf.inputs import read_dataset
-from loopctr_tf.prepared import SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.dataset import read_dataset
+from loopctr_tf.features.prepared import SPLITS
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.prepare.prepare import prepare_events
 
 
 @pytest.fixture(scope="module")

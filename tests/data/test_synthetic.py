@@ -26,11 +26,11 @@ from synthetic_files import (
     world,
 )
 
-from loopctr_tf.building.prepare import prepare_events
 from loopctr_tf.errors import UsageError
-from loopctr_tf.inputs import read_dataset
-from loopctr_tf.prepared import SPLITS
-from loopctr_tf.schema import Schema
+from loopctr_tf.features.dataset import read_dataset
+from loopctr_tf.features.prepared import SPLITS
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.prepare.prepare import prepare_events
 
 DAY = 24 * 60 * 60 * 1000
 

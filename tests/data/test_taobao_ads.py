@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepared import SPLITS
-from tests.building.logs import stored_rows
+from loopctr_tf.features.prepared import SPLITS
+from tests.prepare.logs import stored_rows
 
 FOLDER = Path(__file__).parents[2] / "data" / "taobao_ads"
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import loopctr_tf as lc
-from loopctr_tf.tokens import Embedding
+from loopctr_tf.models.encoder import Embedding
 from tests.factories import compact_schema, random_frame, tiny_model
 
 BATCH = 6

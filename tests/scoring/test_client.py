@@ -28,11 +28,10 @@ from loopctr_tf.scoring import (
     ScoringError,
     Signature,
     TensorInfo,
-    calls,
-    chunks,
     server_credentials,
     tensors,
 )
+from loopctr_tf.scoring.client import calls, chunks
 from tests.scoring import scoring_model
 
 Code = grpc.StatusCode

@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.features import to_arrays
-from loopctr_tf.scoring.signature import Signature, TensorInfo
+from loopctr_tf.scoring.client.features import to_arrays
+from loopctr_tf.scoring.client.signature import Signature, TensorInfo
 
 STRING, FLOAT, INT, LONG = (np.dtype(name) for name in ("O", "float32", "int32", "int64"))
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.scoring import saved_model
-from loopctr_tf.scoring.saved_model import SavedModel
+from loopctr_tf.scoring.server import saved_model
+from loopctr_tf.scoring.server.saved_model import SavedModel
 
 
 @pytest.fixture(scope="module")

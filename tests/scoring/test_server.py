@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_log_pb2
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring import PredictionServer, ScoringClient, model_store, tensors
+from loopctr_tf.scoring import PredictionServer, ScoringClient, tensors
+from loopctr_tf.scoring.server import model_store
 from tests.scoring import scoring_model, wire
 from tests.scoring.running import Gate, State, answer, broken_copy, serving, states
 

@@ -20,7 +20,8 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from loopctr_tf.scoring import PredictionServer, predict, status, tensors
+from loopctr_tf.scoring import PredictionServer, tensors
+from loopctr_tf.scoring.server import predict, status
 from tests.scoring import scoring_model, wire
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

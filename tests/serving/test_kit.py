@@ -11,8 +11,8 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
-from loopctr_tf.scoring.warmup import FILE
-from loopctr_tf.warmup import BATCH_SIZES
+from loopctr_tf.export.warmup import BATCH_SIZES
+from loopctr_tf.scoring.server.warmup import FILE
 from tests.serving.conftest import SIGNATURES
 from tests.serving.kit import ROOT, blocks, compose_flags, flags, proto, yaml_documents
 from tests.serving.messages import BatchingParameters, MonitoringConfig

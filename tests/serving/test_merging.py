@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.signatures import signature_makers
-from loopctr_tf.warmup import BATCH_SIZES
+from loopctr_tf.export.signatures import signature_makers
+from loopctr_tf.export.warmup import BATCH_SIZES
 from tests.serving.compact import GENRES, MAX_GENRES, MOVIES, compact_model
 from tests.serving.merging import merge, split
 

@@ -16,7 +16,7 @@ from tensorflow_serving.apis import predict_pb2, regression_pb2
 
 import loopctr_tf as lc
 from loopctr_tf.scoring import PredictionServer, TensorInfo, tensors
-from loopctr_tf.scoring.signature import Signature
+from loopctr_tf.scoring.client.signature import Signature
 from tests.factories import disturb
 from tests.serving.compact import compact_model, compact_schema
 from tests.serving.scripts import script

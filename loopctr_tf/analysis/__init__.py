@@ -1,1 +1,0 @@
-"""What is read off a trained model: reference points, reports, plots."""

@@ -1,0 +1,1 @@
+"""What a row holds, and how rows become batches; no model is known here."""

@@ -1,0 +1,208 @@
+"""A pandas DataFrame as typed columns, checked against the schema: nothing is guessed or dropped."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.features.schema import PADDING, Feature, Schema
+
+_ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one column: one a row, or ``row_splits[i]:row_splits[i + 1]`` for row i.
+
+    A multi-valued field of a sequence holds ``max_values`` values an event, padded.
+    """
+
+    values: np.ndarray
+    row_splits: np.ndarray | None = None
+
+
+def frame_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
+    """All columns of ``schema`` out of ``frame``: features, sequence fields, group and label.
+
+    Errors name a row by its label in the frame's index.
+
+    A sequence field holds one list a row, oldest event first (a list of lists where the field is
+    multi-valued). A missing number takes the feature's default, a missing category the table's
+    padding value ("" or -1), a missing list is empty. The most recent ``max_length`` events stay.
+
+    Raises:
+      UsageError: for an empty frame, a missing column, a type other than the schema's, sequence
+        fields of different lengths, too many values, or a label outside {0, 1}.
+    """
+    columns = unfilled_columns(frame, schema)
+    for feature in schema.all_fields():
+        if feature.table is None:
+            values = columns[feature.name].values
+            filled = np.where(np.isnan(values), np.float32(feature.default), values)
+            columns[feature.name] = dataclasses.replace(columns[feature.name], values=filled)
+    return columns
+
+
+def unfilled_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
+    """:func:`frame_columns` with NaN for a missing number."""
+    if len(frame) == 0:
+        raise UsageError("the DataFrame has no rows; give at least one")
+    columns = {}
+    for feature in schema.features:
+        columns[feature.name] = _feature_column(frame, schema, feature)
+    for sequence in schema.sequences:
+        splits = None
+        for field in sequence.fields:
+            column, lengths = _sequence_column(frame, schema, field, sequence.max_length)
+            if splits is not None and not np.array_equal(splits, lengths):
+                row = int(np.flatnonzero(splits != lengths)[0])
+                raise UsageError(
+                    f"column {field.name!r} has {lengths[row]} events in row {frame.index[row]} and "
+                    f"{sequence.fields[0].name!r} has {splits[row]}; all fields of sequence "
+                    f"{sequence.name!r} need the same number"
+                )
+            splits = lengths
+            columns[field.name] = column
+    if schema.group not in columns:
+        # Any hashable value groups, so that the text of it serves as well.
+        columns[schema.group] = Column(
+            np.array([str(value) for value in _series(frame, schema.group)], dtype=object)
+        )
+    columns[schema.label] = Column(_labels(_series(frame, schema.label), schema.label))
+    return columns
+
+
+def _series(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name not in frame.columns:
+        have = ", ".join(map(str, frame.columns))
+        raise UsageError(f"column {name!r} is missing; add it, the DataFrame has {have}")
+    if list(frame.columns).count(name) > 1:
+        raise UsageError(f"the DataFrame has column {name!r} more than once; keep one")
+    return frame[name]
+
+
+def _arrow(series: pd.Series, kind: pa.DataType) -> pa.Array:
+    try:
+        if series.dtype == object:
+            _check_objects(series, kind)
+        array = pa.Array.from_pandas(series, type=kind)
+    except (pa.ArrowException, OverflowError) as error:
+        problem = " ".join(str(error).split())
+        raise UsageError(
+            f"column {series.name!r} is not what the schema says ({kind}): {problem}; "
+            "convert it, or change the schema"
+        ) from error
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _check_objects(series: pd.Series, kind: pa.DataType) -> None:
+    """Refuses Python objects that pyarrow would silently make fit, by ArrowInvalid.
+
+    Text where a list belongs would be cut into its letters, and 2.5 where a whole number belongs into 2.
+    """
+    found = pa.infer_type(series.to_numpy(), from_pandas=True)
+    (depth, leaf), (wanted_depth, wanted) = _nesting(found), _nesting(kind)
+    if not pa.types.is_null(leaf) and depth != wanted_depth:
+        raise pa.ArrowInvalid(f"it holds {found}")
+    if pa.types.is_integer(wanted) and not pa.types.is_integer(leaf):
+        doubles = pa.float64()
+        for _ in range(wanted_depth):
+            doubles = pa.list_(doubles)
+        array = pa.Array.from_pandas(series, type=doubles)
+        for _ in range(wanted_depth):
+            array = array.flatten()
+        array.cast(wanted)
+
+
+def _nesting(kind: pa.DataType) -> tuple[int, pa.DataType]:
+    """Levels of lists, and what is in them."""
+    depth = 0
+    while pa.types.is_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth, kind
+
+
+def _dtype(schema: Schema, feature: Feature) -> str:
+    return "float32" if feature.table is None else schema.table(feature.table).dtype
+
+
+def _filled(array: pa.Array, schema: Schema, feature: Feature) -> np.ndarray:
+    """Flat values with missing ones replaced: by padding, or by NaN, as pandas writes them."""
+    dtype = _dtype(schema, feature)
+    fill = np.nan if dtype == "float32" else PADDING[dtype]
+    values = array.fill_null(fill).to_numpy(zero_copy_only=False)
+    if dtype != "float32":
+        return values
+    if np.isinf(values).any():
+        raise UsageError(f"column {feature.name!r} holds an infinite number; replace or remove it")
+    return values
+
+
+def _feature_column(frame: pd.DataFrame, schema: Schema, feature: Feature) -> Column:
+    series, kind = _series(frame, feature.name), _ARROW_TYPES[_dtype(schema, feature)]
+    if feature.type != "multi_categorical":
+        return Column(_filled(_arrow(series, kind), schema, feature))
+    array = _arrow(series, pa.list_(kind))
+    lengths = _lengths(array)
+    if lengths.max(initial=0) > feature.max_values:
+        _too_many(feature, frame.index[int(lengths.argmax())], int(lengths.max()))
+    return Column(_filled(array.flatten(), schema, feature), _splits(lengths))
+
+
+def _sequence_column(
+    frame: pd.DataFrame, schema: Schema, field: Feature, max_length: int
+) -> tuple[Column, np.ndarray]:
+    """The column, cut to the most recent events, and its number of events a row before the cut."""
+    multi = field.type == "multi_categorical"
+    kind = _ARROW_TYPES[_dtype(schema, field)]
+    array = _arrow(_series(frame, field.name), pa.list_(pa.list_(kind) if multi else kind))
+    lengths, events = _lengths(array), array.flatten()
+    if multi:
+        counts = _lengths(events)
+        if counts.max(initial=0) > field.max_values:
+            event = int(counts.argmax())
+            row = int(np.searchsorted(_splits(lengths), event, side="right")) - 1
+            _too_many(field, frame.index[row], int(counts.max()))
+        flat = _filled(events.flatten(), schema, field)
+        values = np.full(
+            (len(events), field.max_values), PADDING[_dtype(schema, field)], dtype=flat.dtype
+        )
+        values[np.arange(field.max_values) < counts[:, None]] = flat
+    else:
+        values = _filled(events, schema, field)
+    splits = _splits(lengths)
+    age = np.repeat(splits[1:], lengths) - np.arange(len(values))
+    values = values[age <= max_length]
+    width = field.max_values if multi else 1
+    kept = np.minimum(lengths, max_length)
+    return Column(values.reshape(-1), _splits(kept * width)), lengths
+
+
+def _too_many(feature: Feature, row, count: int) -> None:
+    raise UsageError(
+        f"column {feature.name!r} has {count} values in row {row} and max_values is "
+        f"{feature.max_values}; raise max_values or keep fewer"
+    )
+
+
+def _lengths(array: pa.ListArray) -> np.ndarray:
+    return array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _splits(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _labels(series: pd.Series, name: str) -> np.ndarray:
+    values = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = ~np.isin(values, (0.0, 1.0))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise UsageError(
+            f"label {name!r} is {series.iloc[row]!r} in row {series.index[row]}; "
+            "labels must be 0 or 1"
+        )
+    return values.astype(np.float32)

@@ -1,0 +1,1 @@
+"""LoopCTR and StackCTR."""

@@ -1,0 +1,204 @@
+"""The `_x1` data sets of BARS: a pair of train.csv and test.csv whose rows bring their own histories.
+
+There are two protocols. "honest" cuts a validation split from train.csv and keeps the most recent events
+of a history. "bars" does what the BARS benchmark does: all of train.csv is trained on, test.csv is the
+validation split as well, so that a model is chosen by the rows that it is judged on, and histories are
+cut as BARS cuts them. Figures of one protocol are not to be compared with figures of the other.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.rejects import Rejects
+
+PROTOCOLS = ("honest", "bars")
+FILES = {"train": "train.csv", "test": "test.csv"}
+
+
+class ValidRule(Protocol):
+    """Which rows of train.csv the honest protocol validates on.
+
+    Attributes:
+      text: the rule in words, for ``stats.json``.
+    """
+
+    text: str
+
+    def see(self, table: pa.Table) -> None:
+        """Takes in rows of train.csv; all of them are seen before :meth:`chosen` is called."""
+
+    def chosen(self, first: int, table: pa.Table) -> np.ndarray:
+        """Whether each row of ``table`` is for validation, bool; ``first`` rows came before it."""
+
+
+class LastRows:
+    """The last ``share`` of the rows in the order of the file, for a file that has no times."""
+
+    def __init__(self, share: float = 0.1):
+        self.text = f"the last {share:.0%} of the rows of train.csv, in the order of the file"
+        self._share, self._rows = share, 0
+
+    def see(self, table: pa.Table) -> None:
+        """Counts the rows."""
+        self._rows += len(table)
+
+    def chosen(self, first: int, table: pa.Table) -> np.ndarray:
+        """The rows behind the cut."""
+        cut = self._rows - max(1, round(self._share * self._rows))
+        return np.arange(first, first + len(table)) >= cut
+
+
+class ByTime:
+    """The most recent ``share`` of the rows by ``column``; rows of one time stay together.
+
+    Keeps 8 bytes a row.
+    """
+
+    def __init__(self, column: str, share: float = 0.1):
+        self.text = f"the most recent {share:.0%} of the rows of train.csv by {column}"
+        self._column, self._share = column, share
+        self._times: list[np.ndarray] = []
+        self._cut: int | None = None
+
+    def see(self, table: pa.Table) -> None:
+        """Collects the times."""
+        self._times.append(table[self._column].to_numpy())
+
+    def chosen(self, first: int, table: pa.Table) -> np.ndarray:
+        """The rows at the time of the cut and later."""
+        if self._cut is None:
+            times = np.concatenate(self._times)
+            place = len(times) - max(1, round(self._share * len(times)))
+            self._cut, self._times = int(np.partition(times, place)[place]), []
+        return table[self._column].to_numpy() >= self._cut
+
+
+class LongestHistory:
+    """Of each user the rows with the longest history: the last ones, where histories grow with time.
+
+    A user whose histories are all of one length is wholly in train. Keeps two numbers a user.
+    """
+
+    def __init__(self, user: str, history: str):
+        self.text = f"of each {user} the rows of train.csv with the longest {history}"
+        self._user, self._history = user, history
+        self._bounds = pd.DataFrame({"min": [], "max": []}, dtype=np.int64)
+
+    def see(self, table: pa.Table) -> None:
+        """Notes the shortest and the longest history of each user."""
+        found = self._lengths(table).groupby(level=0).agg(["min", "max"])
+        bounds = pd.concat([self._bounds, found]).groupby(level=0)
+        self._bounds = bounds.agg({"min": "min", "max": "max"})
+
+    def chosen(self, first: int, table: pa.Table) -> np.ndarray:
+        """The rows whose history is as long as the user's longest, and longer than another."""
+        lengths = self._lengths(table)
+        bounds = self._bounds.loc[lengths.index]
+        longest = bounds["max"].where(bounds["max"] > bounds["min"], -1)
+        return lengths.to_numpy() == longest.to_numpy()
+
+    def _lengths(self, table: pa.Table) -> pd.Series:
+        lengths = pc.list_value_length(table[self._history]).fill_null(0)
+        return pd.Series(lengths.to_numpy().astype(np.int64), table[self._user].to_pylist())
+
+
+class BarsRows:
+    """The rows of train.csv and test.csv for ``prepare.prepare_rows``, by one of two protocols.
+
+    The honest protocol reads train.csv once more, before anything else, to find its validation rows; a
+    file is read by one core, batch after batch.
+
+    Args:
+      folder: holds train.csv and test.csv.
+      wanted: the columns to read; lists have the separator "^".
+      protocol: "honest" or "bars".
+      valid: the honest protocol's rule.
+      keep_first: history column -> how many events, the first ones, the bars protocol keeps of it; BARS
+        cuts at the side at which it pads. Other histories keep the most recent ``max_length`` events of
+        the schema, and so do all in the honest protocol.
+      published: rows that "train" and "test" have according to the publisher.
+      change: makes of each table the one that the schema wants, e.g. with columns copied.
+      rejects: takes the bad rows; None makes the first one an error.
+      say: takes a line for people, where a file has other rows than published.
+
+    Attributes:
+      facts: for ``stats.json``: "protocol", "validation" (the rule in words), and "row_counts", which
+        is filled in while the files are read.
+
+    Raises:
+      UsageError: for an unknown protocol, or files without the wanted columns.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        wanted: Sequence[Wanted],
+        protocol: str = "honest",
+        *,
+        valid: ValidRule,
+        keep_first: Mapping[str, int] | None = None,
+        published: Mapping[str, int] | None = None,
+        change: Callable[[pa.Table], pa.Table] | None = None,
+        rejects: Rejects | None = None,
+        say: Callable[[str], Any] = print,
+    ):
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"protocol is {protocol!r}; choose {', '.join(PROTOCOLS)}")
+        self._paths = {part: Path(folder) / name for part, name in FILES.items()}
+        self._readers = {
+            part: TableReader(path, wanted, rejects=rejects) for part, path in self._paths.items()
+        }
+        self._honest, self._valid, self._seen = protocol == "honest", valid, False
+        self._keep_first = {} if self._honest else dict(keep_first or {})
+        self._published, self._change, self._say = dict(published or {}), change, say
+        validation = valid.text if self._honest else "test.csv, as BARS has it"
+        self.facts: dict[str, Any] = {
+            "protocol": protocol,
+            "validation": validation,
+            "row_counts": {},
+        }
+
+    def batches(self, split: str) -> Iterator[pa.Table]:
+        """The rows of "train", "valid" or "test" in the order of their file."""
+        part = "test" if split == "test" or (split == "valid" and not self._honest) else "train"
+        if part == "train" and self._honest and not self._seen:
+            for _, table in self._read("train"):
+                self._valid.see(table)
+            self._seen = True
+        for first, table in self._read(part):
+            if part == "train" and self._honest:
+                chosen = self._valid.chosen(first, table)
+                table = table.filter(pa.array(chosen if split == "valid" else ~chosen))
+            if len(table):
+                table = self._cut(table)
+                yield table if self._change is None else self._change(table)
+
+    def _read(self, part: str) -> Iterator[tuple[int, pa.Table]]:
+        """(rows before it, table) of a file; its rows are counted and compared with the publisher's."""
+        rows = 0
+        for table in self._readers[part]:
+            yield rows, table
+            rows += len(table)
+        counts, published = self.facts["row_counts"], self._published.get(part)
+        if part in counts:
+            return
+        counts[part] = {"found": rows, "published": published}
+        if published is not None and rows != published:
+            self._say(
+                f"WARNING: {str(self._paths[part])!r} gave {rows:,} rows and its publisher counts "
+                f"{published:,}; figures from it are not comparable with published ones"
+            )
+
+    def _cut(self, table: pa.Table) -> pa.Table:
+        for name, count in self._keep_first.items():
+            column = pc.list_slice(table[name], 0, count)
+            table = table.set_column(table.schema.get_field_index(name), name, column)
+        return table

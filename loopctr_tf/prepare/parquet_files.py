@@ -1,0 +1,85 @@
+"""Parquet files: rows as typed columns, with row numbers, a bounded number of bytes at a time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare.text_files import RawRows
+
+BATCH_BYTES = 1 << 26
+"""Bytes of unpacked columns in a batch, about; rows of many bytes come in smaller batches."""
+
+
+class ParquetFile:
+    """A Parquet file.
+
+    Args:
+      path: the file.
+      batch_rows: most rows of a batch.
+
+    Attributes:
+      types: name -> Arrow type of every column, in order.
+      repeated: names that more than one column has.
+
+    Raises:
+      UsageError: for a file that cannot be read or is none of Parquet.
+    """
+
+    def __init__(self, path: Path, batch_rows: int):
+        self.path, self._batch_rows = path, batch_rows
+        with self._reading("is it a whole Parquet file?"), self._open() as file:
+            schema = file.schema_arrow
+        self.types = {field.name: field.type for field in schema}
+        self.repeated = {name for name in schema.names if schema.names.count(name) > 1}
+
+    def batches(self, names: Sequence[str]) -> Iterator[RawRows]:
+        """The rows batch by batch: the columns ``names``, each of its type in the file."""
+        done = 0
+        with self._open() as file:
+            for group in range(file.num_row_groups):
+                batches = file.iter_batches(
+                    self._rows(file.metadata.row_group(group), names),
+                    row_groups=[group],
+                    columns=list(names),
+                    use_threads=False,
+                )
+                while True:
+                    rest = f"what follows row {done:,} cannot be read, also with --skip-bad"
+                    with self._reading(f"{rest}; write the file again or leave it out"):
+                        batch = next(batches, None)
+                    if batch is None:
+                        break
+                    columns = [batch.column(name) for name in names]
+                    yield RawRows(columns, np.arange(done, done + len(batch)) + 1)
+                    done += len(batch)
+
+    def _rows(self, group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
+        """Rows of a batch, so that it has about BATCH_BYTES."""
+        columns = (group.column(index) for index in range(group.num_columns))
+        size = sum(
+            column.total_uncompressed_size
+            for column in columns
+            if column.path_in_schema.partition(".")[0] in names or column.path_in_schema in names
+        )
+        rows = BATCH_BYTES * max(group.num_rows, 1) // max(size, 1)
+        return max(1, min(self._batch_rows, rows))
+
+    def _open(self) -> pq.ParquetFile:
+        # A buffered stream: else a whole row group of a column is held at once.
+        return pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
+
+    @contextmanager
+    def _reading(self, remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = error.strerror or " ".join(str(error).split())
+            raise UsageError(f"{str(self.path)!r} cannot be read: {what}; {remedy}") from error
+        except pa.ArrowException as error:
+            what = " ".join(str(error).split())
+            raise UsageError(f"{str(self.path)!r} cannot be read: {what}; {remedy}") from error

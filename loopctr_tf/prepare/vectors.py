@@ -1,0 +1,71 @@
+"""Pretrained vectors of known values, brought into the order of a vocabulary that was fitted."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.features.vectors import checked_vectors
+
+Vectors = Mapping[str, tuple[Sequence[str | int], np.ndarray]]
+"""Table -> (values, each once, and the vector of each [values, dim])."""
+
+_ARROW = {"string": pa.large_string(), "int64": pa.int64()}
+
+
+class Pretrained:
+    """Vectors for tables of a schema that is to be fitted.
+
+    Args:
+      schema: as given, to be fitted.
+      vectors: for each table with pretrained vectors the values that have one, and these.
+
+    Attributes:
+      facts: for ``stats.json``, filled in by :meth:`into`: for each table how many values of its
+        vocabulary have a vector, and how many were left out of it because they have none.
+
+    Raises:
+      UsageError: for a table that does not exist or hashes its values, values that are not of its type
+        or there twice, or vectors that are not one row a value.
+    """
+
+    def __init__(self, schema: Schema, vectors: Vectors | None):
+        self._vectors: dict[str, tuple[pa.Array, np.ndarray]] = {}
+        self.facts: dict[str, dict[str, int]] = {}
+        tables = {table.name: table for table in schema.tables}
+        for name, (values, array) in (vectors or {}).items():
+            where = f"vectors of table {name!r}"
+            table = tables.get(name)
+            if table is None or table.vocabulary is None:
+                fitting = ", ".join(t.name for t in schema.tables if t.vocabulary is not None)
+                raise UsageError(f"{where} need a table with a vocabulary; these are {fitting}")
+            try:
+                values = pa.array(values, _ARROW[table.dtype])
+            except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                raise UsageError(f"{where}: the values are no {table.dtype} ({error})") from error
+            if len(pc.unique(values)) != len(values):
+                raise UsageError(f"{where}: a value is there twice; keep one row of each")
+            self._vectors[name] = values, checked_vectors(array, len(values), table.dim, where)
+
+    def into(self, schema: Schema) -> Schema:
+        """The fitted schema with vectors; values without one are left out of such a vocabulary."""
+        tables = []
+        for table in schema.tables:
+            if table.name in self._vectors:
+                values, array = self._vectors[table.name]
+                known = pa.array(table.vocabulary, values.type)
+                places = pc.index_in(known, value_set=values)
+                kept = known.filter(places.is_valid())
+                self.facts[table.name] = {
+                    "values": len(kept),
+                    "left_out": len(known) - len(kept),
+                }
+                table = dataclasses.replace(
+                    table, vocabulary=kept.to_pylist(), vectors=array[places.drop_null()]
+                )
+            tables.append(table)
+        return dataclasses.replace(schema, tables=tables)

@@ -1,0 +1,315 @@
+"""What a caller has (lists, arrays, a DataFrame) to the arrays that a signature takes.
+
+Rules, each of them so that nothing is guessed in silence:
+
+- Lists of unequal length are padded on the right: with "" (strings), 0.0 (floats), and for whole
+  numbers with 0 where a length input says which are real and with -1, this library's "no value",
+  where none does. None or NaN in place of a list is an empty list. Candidates are never padded.
+- A length input ``<x>_length`` that the caller leaves out is worked out from the fields of the
+  sequence: the inputs ``<x>`` and ``<x>_...`` of two axes or more. A list counts in full. A dense
+  array of strings counts up to its last string that is not "". A dense array of numbers cannot
+  tell its padding from its data and says nothing. Fields that disagree are an error.
+- A number may change its type but not its value; only float64 is rounded to the float asked for.
+  Strings are neither made from numbers nor read as numbers.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.scoring import tensors
+from loopctr_tf.scoring.client.signature import Signature, TensorInfo
+
+_LENGTH = "_length"
+_NO_INTEGER = -1
+
+
+def to_arrays(
+    signature: Signature, features: Mapping[str, Any] | pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Arrays for every input of a signature that the features (or a length's rule) give.
+
+    Args:
+      signature: what the server takes.
+      features: by name: NumPy arrays, lists (nested for more axes), or the columns of a DataFrame.
+
+    Returns:
+      Arrays of the signature's types and ranks; strings as objects of bytes.
+
+    Raises:
+      UsageError: naming the feature that is missing, unknown, or of a wrong type or shape.
+    """
+    columns = _columns(features)
+    sequences = _sequences(signature)
+    _check_names(signature, columns, sequences)
+    arrays: dict[str, np.ndarray] = {}
+    lengths: dict[str, np.ndarray | None] = {}
+    measured = {field for fields in sequences.values() for field in fields}
+    for name, value in columns.items():
+        info = signature.inputs[name]
+        # -1 marks "no value" on axes whose sizes no length input tells
+        sized = name in measured and info.rank == 2
+        arrays[name], lengths[name] = _convert(name, value, info, 0 if sized else _NO_INTEGER)
+        if name in signature.candidates and lengths[name] is not None:
+            _check_even(name, lengths[name])
+    for name, fields in sequences.items():
+        if name not in columns:
+            known = {field: lengths[field] for field in fields if lengths.get(field) is not None}
+            for field in fields:
+                if field in arrays and field not in known and signature.inputs[field].is_string:
+                    known[field] = _string_lengths(arrays[field])
+            if known or name not in signature.optional:
+                arrays[name] = _length(name, known, fields, signature.inputs[name])
+    _check_sizes(signature, arrays)
+    return arrays
+
+
+def _columns(features: Mapping[str, Any] | pd.DataFrame) -> dict[str, Any]:
+    if isinstance(features, pd.DataFrame):
+        if not features.columns.is_unique:
+            twice = features.columns[features.columns.duplicated()][0]
+            raise UsageError(f"the DataFrame has two columns {twice!r}; keep one")
+        return {name: features[name] for name in features.columns}
+    if isinstance(features, Mapping):
+        return dict(features)
+    raise UsageError(
+        f"features are a {type(features).__name__}; give a dict of arrays or lists, or a DataFrame"
+    )
+
+
+def _sequences(signature: Signature) -> dict[str, list[str]]:
+    """Length inputs, and the inputs whose events each of them counts."""
+    fields: dict[str, list[str]] = {
+        name: []
+        for name, info in signature.inputs.items()
+        if name.endswith(_LENGTH) and info.rank == 1 and info.dtype.kind in "iu"
+    }
+    for name, info in signature.inputs.items():
+        if name in signature.candidates or info.rank is None or info.rank < 2:
+            continue
+        owners = [
+            length for length in fields if f"{name}_".startswith(length[: -len(_LENGTH)] + "_")
+        ]
+        if owners:  # "history_long_id" is of "history_long", where there is one, not of "history"
+            fields[max(owners, key=len)].append(name)
+    return fields
+
+
+def _check_names(
+    signature: Signature, columns: Mapping[str, Any], sequences: Mapping[str, list[str]]
+) -> None:
+    takes = ", ".join(f"{name} ({info})" for name, info in sorted(signature.inputs.items()))
+    unknown = [name for name in columns if name not in signature.inputs]
+    if unknown:
+        raise UsageError(
+            f"feature {unknown[0]!r} is not an input of signature {signature.name!r}; leave it "
+            f"out, inputs are: {takes}"
+        )
+    # a length is mostly missing because the fields are that it is worked out from: it comes last
+    missing = [
+        name
+        for name in sorted(signature.inputs, key=lambda name: (name in sequences, name))
+        if name not in columns
+        and name not in signature.optional
+        and not any(field in columns for field in sequences.get(name, ()))
+    ]
+    if missing:
+        names = ", ".join(map(repr, missing))
+        which = f"feature {names} is" if len(missing) == 1 else f"features {names} are"
+        raise UsageError(f"{which} missing; signature {signature.name!r} takes: {takes}")
+
+
+def _convert(
+    name: str, value: Any, info: TensorInfo, no_integer: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One input's array, and the sizes of its rows where these are lists."""
+    if isinstance(value, pd.Series):
+        value = value.to_numpy()
+    elif not isinstance(value, (list, tuple, str, bytes)):
+        value = np.asarray(value)
+    if info.rank is None or info.rank == 0:
+        return _leaves(name, np.asarray(value), info), None
+    if isinstance(value, np.ndarray) and (value.dtype != object or value.ndim != 1):
+        if value.ndim != info.rank:
+            raise _wrong_rank(name, info, f"an array of shape {tensors.shape_text(value.shape)}")
+        return _leaves(name, value, info), None
+    if isinstance(value, (str, bytes)):
+        raise _wrong_rank(name, info, f"the string {value[:40]!r}")
+    rows, counts = _flatten(name, value, info)
+    pad = b"" if info.is_string else no_integer if info.dtype.kind == "i" else 0
+    return _pad(_leaves(name, rows, info), counts, pad), counts[0] if counts else None
+
+
+def _wrong_rank(name: str, info: TensorInfo, received: str) -> UsageError:
+    return UsageError(f"feature {name!r} is {received}; give {info}")
+
+
+def _flatten(name: str, rows: Any, info: TensorInfo) -> tuple[Any, list[np.ndarray]]:
+    """The innermost values in a row, and the sizes of the lists on each axis but the first."""
+    counts = []
+    for axis in range(1, info.rank):
+        rows = [() if _is_nothing(row) else row for row in rows]
+        for position, row in enumerate(rows):
+            if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
+                raise _wrong_rank(
+                    name, info, f"a list with {row!r:.40} in place {position} of axis {axis - 1}"
+                )
+        counts.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        if axis == info.rank - 1 and rows and all(_is_plain(row) for row in rows):
+            rows = np.concatenate(rows)
+        else:
+            rows = list(itertools.chain.from_iterable(rows))
+    return rows, counts
+
+
+def _is_nothing(row: Any) -> bool:
+    return row is None or row is pd.NA or (isinstance(row, float) and row != row)
+
+
+def _is_plain(row: Any) -> bool:
+    return isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "biuf"
+
+
+def _pad(values: np.ndarray, counts: list[np.ndarray], pad: Any) -> np.ndarray:
+    """Folds a row of values into the axes that ``counts`` describe, filling short lists."""
+    for sizes in reversed(counts):
+        width = int(sizes.max(initial=0))
+        folded = np.full((len(sizes), width, *values.shape[1:]), pad, values.dtype)
+        folded[np.arange(width) < sizes[:, None]] = values
+        values = folded
+    return values
+
+
+def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
+    """Values of the signature's type; lists must hold nothing but values."""
+    shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
+    if isinstance(values, np.ndarray) and (info.is_string or values.dtype == object):
+        values = values.ravel().tolist()
+    if info.is_string:
+        return _strings(name, values, info).reshape(shape)
+    if not isinstance(values, np.ndarray):
+        values = _number_array(name, values, info).reshape(shape)
+    return _numbers(name, values, info)
+
+
+def _strings(name: str, values: list, info: TensorInfo) -> np.ndarray:
+    try:
+        encoded = tensors.encode_strings(values)
+    except ValueError as error:
+        raise UsageError(
+            f"feature {name!r} takes strings ({info}): {error}; convert it, or fill what is missing"
+        ) from error
+    array = np.empty(len(encoded), object)
+    array[:] = encoded
+    return array
+
+
+def _number_array(name: str, values: list, info: TensorInfo) -> np.ndarray:
+    """One axis of numbers, of whatever type NumPy finds for them."""
+    try:
+        array = np.array(values)
+    except (ValueError, TypeError, OverflowError):  # lists of unequal length among them
+        array = np.empty((), object)
+    if array.ndim == 1 and array.dtype != object:
+        return array
+    for position, value in enumerate(values):
+        if value is None or value is pd.NA:
+            raise UsageError(
+                f"feature {name!r} has no value in place {position}; fill it, a server takes none "
+                "that is missing"
+            )
+        if np.ndim(value):
+            raise _wrong_rank(name, info, f"a list with the list {value!r:.40} inside")
+    raise UsageError(f"feature {name!r} holds values such as {values[0]!r:.40}; give {info}")
+
+
+def _numbers(name: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
+    if values.dtype == info.dtype or not values.size:
+        return values.astype(info.dtype, copy=False)
+    wanted = info.dtype.kind
+    if values.dtype.kind not in ("biufc" if wanted == "c" else "biuf"):
+        raise UsageError(
+            f"feature {name!r} holds {values.dtype.name} values such as "
+            f"{values.ravel()[0].item()!r:.40}; give numbers, {info}"
+        )
+    if wanted in "biu":
+        with np.errstate(invalid="ignore"):
+            cast = values.astype(info.dtype)
+        changed = cast != values
+        if changed.any():
+            raise UsageError(
+                f"feature {name!r} holds {values[changed][0].item()!r}, which {info.dtype.name} "
+                f"cannot hold; give {info}"
+            )
+        return cast
+    try:
+        with np.errstate(over="raise"):
+            return values.astype(info.dtype)
+    except FloatingPointError as error:
+        raise UsageError(
+            f"feature {name!r} holds a number too large for {info.dtype.name}; scale it"
+        ) from error
+
+
+def _check_even(name: str, sizes: np.ndarray) -> None:
+    """Refuses candidate lists of unequal length: a score of padding would look like any other."""
+    if len(sizes) and (sizes != sizes[0]).any():
+        row = int(np.flatnonzero(sizes != sizes[0])[0])
+        raise UsageError(
+            f"feature {name!r} has {sizes[0]} candidates in request 0 and {sizes[row]} in request "
+            f"{row}; score requests of equal numbers together, others one by one"
+        )
+
+
+def _string_lengths(array: np.ndarray) -> np.ndarray:
+    """Events in each row of a dense array of strings: up to the last that is not all ""."""
+    filled = (array != b"").reshape(*array.shape[:2], -1).any(axis=2)
+    places = np.arange(1, array.shape[1] + 1)
+    return (filled * places).max(axis=1, initial=0)
+
+
+def _length(
+    name: str, known: Mapping[str, np.ndarray], fields: list[str], info: TensorInfo
+) -> np.ndarray:
+    if not known:
+        raise UsageError(
+            f"feature {name!r} is missing and cannot be told from dense numbers in "
+            f"{', '.join(map(repr, fields))}; give it, {info}, or give lists without padding"
+        )
+    (first, lengths), *others = known.items()
+    for other, found in others:
+        if len(found) != len(lengths):
+            raise UsageError(
+                f"feature {other!r} has {len(found)} rows where {first!r} has {len(lengths)}"
+            )
+        if (found != lengths).any():
+            row = int(np.flatnonzero(found != lengths)[0])
+            raise UsageError(
+                f"row {row} has {lengths[row]} events in {first!r} and {found[row]} in {other!r}; "
+                f"give both the same number, or what counts, as {name!r} ({info})"
+            )
+    return lengths.astype(info.dtype)
+
+
+def _check_sizes(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
+    """The sizes that a signature fixes, one number of rows, and one of candidates."""
+    seen: dict[int, str] = {}
+    for name, array in arrays.items():
+        info = signature.inputs[name]
+        for size, given in zip(info.shape or (), array.shape, strict=False):
+            if size not in (None, given):
+                raise UsageError(
+                    f"feature {name!r} has shape {tensors.shape_text(array.shape)}; give {info}"
+                )
+        axes = [0, 1] if name in signature.candidates else [0]
+        for axis in axes if info.shape and info.shape[0] is None else ():
+            first = seen.setdefault(axis, name)
+            if array.shape[axis] != arrays[first].shape[axis]:
+                raise UsageError(
+                    f"feature {name!r} has {array.shape[axis]} {('rows', 'candidates')[axis]} "
+                    f"where {first!r} has {arrays[first].shape[axis]}; give each the same number"
+                )

@@ -1,0 +1,217 @@
+"""The gRPC methods: tensorflow.serving.PredictionService and ModelService over a ModelStore."""
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import tensorflow as tf
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
+    model_pb2,
+    predict_pb2,
+    regression_pb2,
+)
+
+from loopctr_tf.scoring.server import examples, predict
+from loopctr_tf.scoring.server.model_store import ModelStore, Wanted, not_served
+from loopctr_tf.scoring.server.status import StatusError, details, invalid_argument, not_found
+
+_log = logging.getLogger(__name__)
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
+_SIGNATURE_FIELD = "signature_def"
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """Stands for a request whose bytes are not the message they should be."""
+
+    wanted: str
+
+
+class Service:
+    """Answers requests for the one model of a store, with TensorFlow Serving's codes and words.
+
+    A method takes a request message and returns the response, or raises StatusError or
+    tf.errors.OpError; :meth:`handlers` dresses them for a gRPC server.
+
+    Args:
+      store: the model.
+      max_bytes: most memory that one input tensor may unfold to.
+      check_method_names: Classify and Regress refuse signatures of another method_name, as a model
+        server does that is started with ``--enable_signature_method_name_check``.
+    """
+
+    def __init__(self, store: ModelStore, max_bytes: int, check_method_names: bool = True):
+        self._store = store
+        self._max_bytes = max_bytes
+        self._check_method_names = check_method_names
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Both services, to be added to a ``grpc.Server``."""
+        methods = {
+            PREDICTION_SERVICE: {
+                "Predict": (self.predict, predict_pb2.PredictRequest),
+                "Classify": (self.classify, classification_pb2.ClassificationRequest),
+                "Regress": (self.regress, regression_pb2.RegressionRequest),
+                "GetModelMetadata": (
+                    self.get_model_metadata,
+                    get_model_metadata_pb2.GetModelMetadataRequest,
+                ),
+                "MultiInference": (_not_offered, inference_pb2.MultiInferenceRequest),
+            },
+            MODEL_SERVICE: {
+                "GetModelStatus": (
+                    self.get_model_status,
+                    get_model_status_pb2.GetModelStatusRequest,
+                ),
+                "HandleReloadConfigRequest": (
+                    _not_offered,
+                    model_management_pb2.ReloadConfigRequest,
+                ),
+            },
+        }
+        return [
+            grpc.method_handlers_generic_handler(
+                service,
+                {name: _handler(method, request) for name, (method, request) in rpcs.items()},
+            )
+            for service, rpcs in methods.items()
+        ]
+
+    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
+        """Runs a signature on named tensors."""
+        with self._model(request) as model:
+            return predict.predict(model, request, self._max_bytes)
+
+    def classify(
+        self, request: classification_pb2.ClassificationRequest
+    ) -> classification_pb2.ClassificationResponse:
+        """Runs a classification signature on tf.Examples."""
+        with self._model(request) as model:
+            return examples.classify(model, request, self._check_method_names)
+
+    def regress(
+        self, request: regression_pb2.RegressionRequest
+    ) -> regression_pb2.RegressionResponse:
+        """Runs a regression signature on tf.Examples."""
+        with self._model(request) as model:
+            return examples.regress(model, request, self._check_method_names)
+
+    def get_model_metadata(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """Tells the signatures of the model."""
+        if not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        if not request.metadata_field:
+            raise invalid_argument(
+                "GetModelMetadataRequest must specify at least one metadata_field"
+            )
+        for field in request.metadata_field:
+            if field != _SIGNATURE_FIELD:
+                raise invalid_argument(f"Metadata field {field} is not supported")
+        with self._model(request) as model:
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            for name, signature in model.signature_defs.items():
+                signatures.signature_def[name].CopyFrom(signature)
+            spec = model_pb2.ModelSpec(name=self._store.name)
+            spec.version.value = model.version
+        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec)
+        response.metadata[_SIGNATURE_FIELD].Pack(signatures)
+        return response
+
+    def get_model_status(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """Tells the state of each version, or of the one asked for by number or label.
+
+        A model server passes over a label here, and lists every version.
+        """
+        if not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        spec = request.model_spec
+        wanted = _wanted(spec)
+        states = self._store.states(wanted) if spec.name == self._store.name else {}
+        if not states:
+            which = f"version {wanted}" if isinstance(wanted, int) else "any versions"
+            raise not_found(f"Could not find {which} of model {spec.name}")
+        response = get_model_status_pb2.GetModelStatusResponse()
+        # newest first, as a model server lists them
+        for number, found in sorted(states.items(), reverse=True):
+            one = response.model_version_status.add(version=number, state=found.state)
+            one.status.error_code = found.code.value[0]
+            one.status.error_message = found.message
+        return response
+
+    def _model(self, request):
+        """Lends the model that the request's model_spec names."""
+        if not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        spec = request.model_spec
+        if not spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        if spec.name != self._store.name:
+            raise not_served(spec.name, _wanted(spec))
+        return self._store.use(_wanted(spec))
+
+
+def _wanted(spec: model_pb2.ModelSpec) -> Wanted:
+    if spec.HasField("version"):
+        return spec.version.value
+    return spec.version_label if spec.HasField("version_label") else None
+
+
+def _not_offered(request: Message):
+    raise StatusError(
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"{type(request).__name__} is not answered by the embedded service",
+    )
+
+
+def _handler(method: Callable[[Message], Message], request: type[Message]) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(
+        functools.partial(_answer, method),
+        request_deserializer=functools.partial(_read, request),
+        response_serializer=lambda response: response.SerializeToString(),
+    )
+
+
+def _read(request: type[Message], data: bytes) -> Message | _Unreadable:
+    try:
+        return request.FromString(data)
+    # left to gRPC, this would be an INTERNAL error
+    except DecodeError:
+        return _Unreadable(request.DESCRIPTOR.full_name)
+
+
+def _answer(
+    method: Callable[[Message], Message],
+    request: Message | _Unreadable,
+    context: grpc.ServicerContext,
+) -> Message:
+    """Calls a method, and turns what it raises into a status."""
+    try:
+        if isinstance(request, _Unreadable):
+            raise invalid_argument(f"the request is not a {request.wanted} message")
+        # it may have waited for a worker until nobody wants the answer
+        if not context.is_active():
+            raise StatusError(grpc.StatusCode.CANCELLED, "the caller has gone")
+        return method(request)
+    except StatusError as error:
+        status = error
+    except tf.errors.OpError as error:
+        status = StatusError.from_op_error(error)
+    except MemoryError:
+        status = StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
+    except Exception:
+        _log.exception("a request failed in the service itself")
+        status = StatusError(grpc.StatusCode.INTERNAL, "internal error of the service; see its log")
+    context.abort(status.code, details(status.message))

@@ -1,0 +1,473 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.features.schema import Feature, InputSpec, Schema, Sequence, Table, load_with_build
+from tests.factories import schema_dict, small_schema
+
+
+def refusal(values, **kwargs) -> str:
+    """The text of the UsageError that a schema of ``values`` raises, which is one line."""
+    with pytest.raises(UsageError) as error:
+        Schema.from_dict(values, **kwargs)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def changed(*path, **values) -> dict:
+    """The schema of the factories with the mapping at ``path`` updated; None removes a key."""
+    whole = copy.deepcopy(schema_dict())
+    place = whole
+    for step in path:
+        place = place[step]
+    for name, value in values.items():
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+    return whole
+
+
+# Features.
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            changed("features", 0, type="embedding"),
+            "feature 'movie_id': type is 'embedding'; choose categorical, multi_categorical, numeric",
+        ),
+        (changed("features", 0, type=None), "feature 'movie_id' has no 'type'; add it"),
+        (changed("features", 0, name=None), "feature None has no 'name'; add it"),
+        (
+            changed("features", 0, side="seller"),
+            "feature 'movie_id': side is 'seller'; choose user, context, item, cross",
+        ),
+        (
+            changed("features", 0, side=None),
+            "feature 'movie_id' has no side; give one of user, context, item, cross",
+        ),
+        (
+            changed("features", 0, table="film"),
+            "feature 'movie_id' names table 'film', which does not exist; "
+            "tables are device, genre, movie, zip",
+        ),
+        (
+            changed("features", 0, table=None),
+            "feature 'movie_id' is categorical and names no table; add `table: ...`",
+        ),
+        (
+            changed("features", 0, max_values=3),
+            "feature 'movie_id' is categorical and has max_values; drop it",
+        ),
+        (
+            changed("features", 1, max_values=None),
+            "feature 'genres': max_values is None; give a whole number of 1 or more",
+        ),
+        (
+            changed("features", 1, max_values=0),
+            "feature 'genres': max_values is 0; give a whole number of 1 or more",
+        ),
+        (
+            changed("features", 2, table="zip"),
+            "feature 'age' is numeric and names table 'zip'; drop `table`",
+        ),
+        (changed("features", 2, std=0), "feature 'age': std is 0.0; give a positive number"),
+        (changed("features", 2, mean="old"), "feature 'age': mean is 'old'; give a number"),
+        (changed("features", 2, mean=float("nan")), "feature 'age': mean is nan; give a number"),
+        (changed("features", 2, std=float("inf")), "feature 'age': std is inf; give a number"),
+        (changed("features", 2, default=True), "feature 'age': default is True; give a number"),
+        (
+            changed("features", 2, transform="sqrt"),
+            "feature 'age': transform is 'sqrt'; choose none, log1p",
+        ),
+        (
+            changed("features", 2, avg=3.0),
+            "feature 'age' has an unknown key 'avg'; known are name, type, side, table, max_values, "
+            "transform, mean, std, default",
+        ),
+        (
+            changed("features", 2, name="movie_id"),
+            "column name 'movie_id' is used twice; names must be unique",
+        ),
+        (
+            changed("features", 2, name="history_gap"),
+            "column name 'history_gap' is used twice; names must be unique",
+        ),
+        (
+            changed("features", 2, name="history_length"),
+            "column name 'history_length' is used twice; names must be unique",
+        ),
+        (
+            changed("features", 2, name="label"),
+            "column name 'label' is used twice; names must be unique",
+        ),
+        (changed("features", 2, name=7), "column name 7 is not text; give a name"),
+        (changed("features", 2, name=""), "column name '' is not text; give a name"),
+    ],
+)
+def test_a_bad_feature_is_named_with_the_remedy(values, expected):
+    assert refusal(values) == expected
+
+
+# Sequences.
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            changed("sequences", 0, max_length=0),
+            "sequence 'history': max_length is 0; give a whole number of 1 or more",
+        ),
+        (
+            changed("sequences", 0, max_length=2.5),
+            "sequence 'history': max_length is 2.5; give a whole number of 1 or more",
+        ),
+        (
+            changed("sequences", 0, max_length=None),
+            "sequence 'history' has no 'max_length'; add it",
+        ),
+        (changed("sequences", 0, name=None), "sequence None has no 'name'; add it"),
+        (
+            changed("sequences", 0, name="long"),
+            "column name 'long_length' is used twice; names must be unique",
+        ),
+        (
+            changed("sequences", 0, compress="no"),
+            "sequence 'history': compress is 'no'; write true or false",
+        ),
+        (
+            changed("sequences", 0, length=3),
+            "sequence 'history' has an unknown key 'length'; "
+            "known are name, fields, max_length, compress",
+        ),
+        (changed("sequences", 0, fields=[]), "sequence 'history' has no fields; list at least one"),
+        (changed("sequences", 0, fields=None), "sequence 'history': fields is None; write a list"),
+        (
+            changed("sequences", 0, "fields", 0, side="user"),
+            "feature 'history_movie' in sequence 'history' has side 'user'; drop it, "
+            "a sequence belongs to the user",
+        ),
+        (
+            changed("sequences", 0, "fields", 0, table="film"),
+            "feature 'history_movie' names table 'film', which does not exist; "
+            "tables are device, genre, movie, zip",
+        ),
+    ],
+)
+def test_a_bad_sequence_is_named_with_the_remedy(values, expected):
+    assert refusal(values) == expected
+
+
+# Tables.
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (
+            changed("tables", "zip", vocabulary=["a"]),
+            "table 'zip' needs either a vocabulary or hash_buckets, and not both",
+        ),
+        (
+            changed("tables", "zip", hash_buckets=None),
+            "table 'zip' needs either a vocabulary or hash_buckets, and not both",
+        ),
+        (
+            changed("tables", "zip", hash_buckets=0),
+            "table 'zip': hash_buckets is 0; give a whole number of 1 or more",
+        ),
+        (
+            changed("tables", "zip", dtype="float32"),
+            "table 'zip': dtype is 'float32'; choose string, int64",
+        ),
+        (
+            changed("tables", "zip", dim=-1),
+            "table 'zip': dim is -1; give a whole number of 1 or more",
+        ),
+        (
+            changed("tables", "zip", bucket=3),
+            "table 'zip' has an unknown key 'bucket'; "
+            "known are name, dtype, vocabulary, oov_buckets, hash_buckets, dim, trainable, vectors",
+        ),
+        (
+            changed("tables", "movie", oov_buckets=0),
+            "table 'movie': oov_buckets is 0; give a whole number of 1 or more",
+        ),
+        (
+            changed("tables", "movie", vocabulary=["a", "b", "a"]),
+            "table 'movie': vocabulary holds 'a' twice; keep one",
+        ),
+        (
+            changed("tables", "movie", vocabulary=["a", 2]),
+            "table 'movie': vocabulary holds 2, not a string; quote or change dtype",
+        ),
+        (
+            changed("tables", "movie", vocabulary=["a", "b\nc"]),
+            "table 'movie': vocabulary holds 'b\\nc'; a value may not contain a line break",
+        ),
+        (
+            changed("tables", "device", vocabulary=[3, "5"]),
+            "table 'device': vocabulary holds '5', not a int64; quote or change dtype",
+        ),
+        (
+            changed("tables", "device", vocabulary=[3, True]),
+            "table 'device': vocabulary holds True, not a int64; quote or change dtype",
+        ),
+        (
+            changed("tables", "device", vocabulary=[3, 2**63]),
+            "table 'device': vocabulary holds 9223372036854775808, not a int64; "
+            "quote or change dtype",
+        ),
+        (
+            changed("tables", spare={"hash_buckets": 3}),
+            "table 'spare' is used by no feature; drop it or use it",
+        ),
+        (changed("tables", zip=3), "table 'zip' is 3; write `name: value` lines"),
+        (
+            changed("tables", **{"a b": {"hash_buckets": 3}}),
+            "table name 'a b' must be letters, digits, '_', '-' and '.', a letter or digit first; "
+            "rename it",
+        ),
+        (
+            changed("tables", **{"../up": {"hash_buckets": 3}}),
+            "table name '../up' must be letters, digits, '_', '-' and '.', a letter or digit first; "
+            "rename it",
+        ),
+        (
+            changed("sequences", 0, name="mein verlauf"),
+            "sequence name 'mein verlauf' must be letters, digits, '_', '-' and '.', a letter or "
+            "digit first; rename it",
+        ),
+    ],
+)
+def test_a_bad_table_is_named_with_the_remedy(values, expected):
+    assert refusal(values) == expected
+
+
+@pytest.mark.parametrize("vocabulary", ["movies.txt", np.array(["a"]), 3])
+def test_a_vocabulary_that_is_no_list_is_refused(vocabulary):
+    with pytest.raises(UsageError) as error:
+        Table("t", vocabulary=vocabulary)
+    assert str(error.value) == (
+        f"table 't': vocabulary is {vocabulary!r}; give a list of values "
+        "(a file's name is read by Schema.load alone)"
+    )
+
+
+# The whole.
+
+
+@pytest.mark.parametrize(
+    "name", ["two words", "âge", "a-b", "1st", "class", "self", "inputs", "refine_top_k", "state_x"]
+)
+def test_a_column_that_cannot_be_an_input_of_a_signature_is_refused(name):
+    text = refusal(changed("features", 2, name=name))
+    assert text.startswith(f"column name {name!r} cannot be the name of a model input; rename it: ")
+
+
+def test_columns_that_differ_in_case_alone_are_refused():
+    assert refusal(changed("features", 2, name="Movie_ID")).endswith(
+        "differs from another in case alone; rename one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (changed(label=None), "the schema has no 'label'; add it"),
+        (changed(group=None), "the schema has no 'group'; add it"),
+        (changed(features=None), "the schema has no 'features'; add it"),
+        (changed(features=[]), "the schema has no features; list at least one"),
+        (changed(features={"a": 1}), "features is {'a': 1}; write a list"),
+        (changed(features=["age"]), "a feature is 'age'; write `name: value` lines"),
+        (changed(sequences=[]), "the schema has no sequences; LoopCTR reads at least one"),
+        (changed(version=2), "schema version is 2; this library reads 1"),
+        (
+            changed(labels="x"),
+            "schema has an unknown key 'labels'; "
+            "known are version, label, group, tables, features, sequences",
+        ),
+        (changed(label=3), "column name 3 is not text; give a name"),
+        (changed(group=""), "group is ''; name the column that GAUC groups by"),
+        (
+            changed(group="label"),
+            "group is 'label', the label; name the column that GAUC groups by",
+        ),
+        (
+            changed(group="genres"),
+            "group is 'genres', which has many values a row; name a column with one",
+        ),
+        (
+            changed(group="history_movie"),
+            "group is 'history_movie', which has many values a row; name a column with one",
+        ),
+        ("movies", "schema is 'movies'; write `name: value` lines"),
+    ],
+)
+def test_a_bad_schema_is_told_with_the_remedy(values, expected):
+    assert refusal(values) == expected
+
+
+def test_inputs_are_named_typed_and_shaped():
+    assert small_schema().input_specs() == {
+        "age": InputSpec("float32", (None,)),
+        "zip_code": InputSpec("string", (None,)),
+        "device": InputSpec("int64", (None,)),
+        "movie_id": InputSpec("string", (None,), candidate=True),
+        "genres": InputSpec("string", (None, None), candidate=True),
+        "affinity": InputSpec("float32", (None,), candidate=True),
+        "history_movie": InputSpec("string", (None, None)),
+        "history_genres": InputSpec("string", (None, None, None)),
+        "history_gap": InputSpec("float32", (None, None)),
+        "history_length": InputSpec("int32", (None,)),
+        "long_movie": InputSpec("string", (None, None)),
+        "long_rating": InputSpec("float32", (None, None)),
+        "long_length": InputSpec("int32", (None,)),
+    }
+
+
+def test_rows_of_a_table_count_the_unknown_values():
+    schema = small_schema()
+    assert [schema.table(name).rows for name in ("movie", "genre", "device", "zip")] == [
+        12 + 2,
+        3 + 1,
+        3 + 1,
+        6,
+    ]
+
+
+def test_the_group_column_takes_the_type_of_its_table():
+    assert small_schema().group_dtype == "string"
+    assert Schema.from_dict(changed(group="device")).group_dtype == "int64"
+    assert Schema.from_dict(changed(group="zip_code")).group_dtype == "string"
+
+
+def test_numbers_of_numpy_and_pandas_serve(tmp_path):
+    schema = Schema(
+        label="y",
+        group="u",
+        tables=[Table("t", dtype="int64", vocabulary=list(np.array([4, 9])))],
+        features=[
+            Feature("a", "numeric", side="user", mean=np.float64(1.5), std=np.float32(2)),
+            Feature("i", "categorical", side="item", table="t"),
+        ],
+        sequences=[Sequence("h", [Feature("h_i", "categorical", table="t")], max_length=3)],
+    )
+    schema.save(tmp_path)
+    assert Schema.load(tmp_path) == schema
+    assert schema.table("t").vocabulary == (4, 9)
+    assert schema.features[0].mean == 1.5
+
+
+# Files.
+
+
+def test_dictionary_round_trip_is_plain_json():
+    schema = small_schema()
+    assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+
+
+VALUES = [
+    "plain",
+    "two words",
+    " spaces around ",
+    "",
+    "Amélie",
+    "千と千尋",
+    "№ 1\t|,\"'",
+    "#no: yes",
+    "null",
+    "1.0",
+    "line\u2028separator",
+    "next\x85line",
+]
+
+
+def test_save_and_load_keep_every_vocabulary(tmp_path):
+    values = changed("tables", "movie", vocabulary=VALUES)
+    values["tables"]["device"]["vocabulary"] = [7, -3, 0, 2**63 - 1, -(2**63)]
+    schema = Schema.from_dict(values)
+    schema.save(tmp_path / "prepared")
+    text = (tmp_path / "prepared" / "schema.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["tables"]["movie"]["vocabulary"] == "vocab/movie.txt"
+    assert (tmp_path / "prepared" / "vocab" / "device.txt").read_text() == (
+        "7\n-3\n0\n9223372036854775807\n-9223372036854775808\n"
+    )
+    for path in (tmp_path / "prepared", tmp_path / "prepared" / "schema.yaml"):
+        loaded = Schema.load(path)
+        assert loaded == schema
+        assert loaded.table("movie").vocabulary == tuple(VALUES)
+
+
+def test_an_empty_vocabulary_survives(tmp_path):
+    schema = Schema.from_dict(changed("tables", "zip", hash_buckets=None, vocabulary=[]))
+    schema.save(tmp_path)
+    assert Schema.load(tmp_path) == schema
+    assert schema.table("zip").rows == 1
+
+
+def test_a_vocabulary_file_stands_beside_the_schema(tmp_path):
+    (tmp_path / "movies.txt").write_text("Heat\r\nAlien\nUp", encoding="utf-8")
+    values = changed("tables", "movie", vocabulary="movies.txt")
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(values))
+    assert Schema.load(tmp_path).table("movie").vocabulary == ("Heat", "Alien", "Up")
+
+
+def test_a_missing_vocabulary_file_is_named(tmp_path):
+    text = refusal(changed("tables", "movie", vocabulary="none.txt"), folder=tmp_path)
+    assert text == (
+        f"table 'movie': vocabulary file '{tmp_path}/none.txt' cannot be read: "
+        "No such file or directory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "content", "expected"),
+    [
+        ("int64", b"3\nsix\n", "holds a line that is no int64"),
+        ("int64", b"3\n3\n", "vocabulary holds 3 twice; keep one"),
+        ("string", b"a\n\xff\n", "is not UTF-8 text; convert it"),
+    ],
+)
+def test_a_bad_vocabulary_file_is_named(tmp_path, dtype, content, expected):
+    (tmp_path / "movies.txt").write_bytes(content)
+    values = changed("tables", "movie", vocabulary="movies.txt", dtype=dtype)
+    text = refusal(values, folder=tmp_path)
+    assert text.startswith("table 'movie': ")
+    assert expected in text
+
+
+def test_a_section_build_is_passed_over_in_files_alone(tmp_path):
+    values = {**schema_dict(), "build": {"user": "user_id"}}
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    assert Schema.load(tmp_path) == small_schema()
+    assert load_with_build(tmp_path) == (small_schema(), {"user": "user_id"})
+    assert "unknown key 'build'" in refusal(values)
+    Schema.load(tmp_path).save(tmp_path / "saved")
+    assert load_with_build(tmp_path / "saved") == (small_schema(), None)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"label: [", "is not YAML"), (b"\xff\xfe", "is not YAML"), (b"", "schema is None")],
+)
+def test_a_file_that_is_no_schema_is_told(tmp_path, content, expected):
+    (tmp_path / "schema.yaml").write_bytes(content)
+    with pytest.raises(UsageError) as error:
+        Schema.load(tmp_path)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_schema_file_is_named(tmp_path):
+    with pytest.raises(UsageError) as error:
+        Schema.load(tmp_path / "nowhere")
+    assert str(error.value).endswith("nowhere' cannot be read: No such file or directory")

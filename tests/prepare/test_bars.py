@@ -1,0 +1,168 @@
+"""BARS's pairs of files: both protocols, the validation rules, row counts."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import loopctr_tf as lc
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare.bars import BarsRows, ByTime, LastRows, LongestHistory
+from loopctr_tf.prepare.prepare import prepare_rows
+from loopctr_tf.prepare.reading import Rejects, Wanted
+from tests.prepare.logs import stored_rows
+
+WANTED = [
+    Wanted("label", "binary", required=True),
+    Wanted("user", "string", required=True),
+    Wanted("time", "int64", required=True),
+    Wanted("item", "string"),
+    Wanted("past", "string", separator="^"),
+]
+TRAIN = [
+    # label, user, time, item, past
+    "1,a,50,i4,i1^i2^i3",
+    "0,a,10,i1,",
+    "1,b,30,i2,i9",
+    "0,b,50,i3,i9^i2",
+    '0,"a",20,i2,i1',
+    "1,b,10,i9,",
+    "0,a,50,i9,i1^i2^i3",
+    "0,c,40,i3,i1^i2",
+]
+TEST = ["1,a,60,i7,i1^i2^i3^i4", "0,b,60,i8,i9^i2^i3"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, rows in (("train.csv", TRAIN), ("test.csv", TEST)):
+        (tmp_path / name).write_text("\n".join(["label,user,time,item,past", *rows]) + "\n")
+    return tmp_path
+
+
+def places(rows, split):
+    """(user, item) of a split's rows."""
+    tables = list(rows.batches(split))
+    if not tables:
+        return []
+    table = pa.concat_tables(tables)
+    return list(zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True))
+
+
+def all_train():
+    return [tuple(row.replace('"', "").split(",")[i] for i in (1, 3)) for row in TRAIN]
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        (LastRows(0.25), [6, 7]),
+        # Two of eight rows by time would tear apart the three of time 50.
+        (ByTime("time", 0.25), [0, 3, 6]),
+        (LongestHistory("user", "past"), [0, 3, 6]),
+    ],
+)
+def test_the_honest_protocol_validates_on_rows_of_train(folder, rule, chosen):
+    rows = BarsRows(folder, WANTED, valid=rule)
+    for _ in range(2):
+        assert places(rows, "valid") == [all_train()[row] for row in chosen]
+        rest = [row for row in range(len(TRAIN)) if row not in chosen]
+        assert places(rows, "train") == [all_train()[row] for row in rest]
+        assert places(rows, "test") == [("a", "i7"), ("b", "i8")]
+    assert rows.facts["protocol"] == "honest"
+    assert rows.facts["validation"] == rule.text
+
+
+def test_the_bars_protocol_validates_on_test_and_keeps_the_first_events(folder):
+    rows = BarsRows(folder, WANTED, "bars", valid=LastRows(), keep_first={"past": 2})
+    assert places(rows, "train") == all_train()
+    assert places(rows, "valid") == places(rows, "test") == [("a", "i7"), ("b", "i8")]
+    (table,) = rows.batches("test")
+    assert table["past"].to_pylist() == [["i1", "i2"], ["i9", "i2"]]
+    (table,) = BarsRows(folder, WANTED, valid=LastRows(), keep_first={"past": 2}).batches("test")
+    assert table["past"].to_pylist()[0] == ["i1", "i2", "i3", "i4"]
+    assert rows.facts["protocol"] == "bars"
+
+
+def test_rules_see_all_batches_before_they_choose():
+    """The same choice whatever the size of batches."""
+    draw = np.random.default_rng(1)
+    table = pa.table(
+        {
+            "user": draw.choice(["a", "b", "c"], 50),
+            "time": draw.integers(0, 20, 50),
+            "past": [["x"] * count for count in draw.integers(0, 9, 50)],
+        }
+    )
+    for make in (LastRows, lambda: ByTime("time"), lambda: LongestHistory("user", "past")):
+        found = []
+        for size in (50, 7):
+            rule, starts = make(), range(0, 50, size)
+            for start in starts:
+                rule.see(table.slice(start, size))
+            found.append(
+                np.concatenate([rule.chosen(start, table.slice(start, size)) for start in starts])
+            )
+        assert 0 < found[0].sum() < 50
+        assert np.array_equal(*found)
+
+
+def test_other_rows_than_published_are_said_once_and_kept(folder):
+    said = []
+    rows = BarsRows(
+        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, say=said.append
+    )
+    for split in ("train", "valid", "test", "train"):
+        list(rows.batches(split))
+    (line,) = said
+    assert "train.csv" in line
+    assert "gave 8 rows and its publisher counts 9;" in line
+    assert rows.facts["row_counts"] == {
+        "train": {"found": 8, "published": 9},
+        "test": {"found": 2, "published": 2},
+    }
+
+
+def test_a_bad_row_is_an_error_or_a_reject_in_both_passes(folder):
+    with (folder / "train.csv").open("a") as file:
+        file.write("2,a,70,i5,\n0,c,70,i6,i1^i2^i3\n")
+    with pytest.raises(UsageError, match=r"train.csv', row 9 .*column 'label'.*'2'"):
+        list(BarsRows(folder, WANTED, valid=LastRows()).batches("train"))
+    rejects = Rejects(folder / "rejected.csv")
+    rows = BarsRows(folder, WANTED, valid=LastRows(0.1), rejects=rejects)
+    assert places(rows, "valid") == [("c", "i6")]
+    assert len(places(rows, "train")) == 8
+    assert rejects.counts == {"label other than 0 and 1": 1}
+
+
+def test_unknown_protocols_and_absent_files_are_usage_errors(folder):
+    with pytest.raises(UsageError, match="protocol is 'fair'; choose honest, bars"):
+        BarsRows(folder, WANTED, "fair", valid=LastRows())
+    (folder / "test.csv").unlink()
+    with pytest.raises(UsageError, match=r"test\.csv' does not exist"):
+        BarsRows(folder, WANTED, valid=LastRows())
+
+
+def test_the_rows_can_be_prepared(folder):
+    schema = lc.Schema.from_dict(
+        {
+            "label": "label",
+            "group": "user",
+            "tables": {"item": {"vocabulary": []}},
+            "features": [{"name": "item", "type": "categorical", "side": "item", "table": "item"}],
+            "sequences": [
+                {
+                    "name": "history",
+                    "max_length": 2,
+                    "fields": [{"name": "past", "type": "categorical", "table": "item"}],
+                }
+            ],
+        }
+    )
+    rows = BarsRows(folder, WANTED, valid=LastRows(0.25))
+    stats = prepare_rows(schema, rows, folder / "out", facts=rows.facts, workers=1)
+    assert stats["rows"] == {"train": 6, "valid": 2, "test": 2}
+    assert stats["row_counts"]["train"] == {"found": 8, "published": None}
+    assert json.loads((folder / "out" / "stats.json").read_text())["protocol"] == "honest"
+    assert stored_rows(folder / "out", "test")[0]["past"] == ["i3", "i4"]
