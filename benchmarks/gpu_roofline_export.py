@@ -27,7 +27,7 @@ from loopctr_tf.bench.flops import forward_work, training_work
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.layers import balance_loss
 from loopctr_tf.models import LoopCTR
-from loopctr_tf.training.settings import LoopCTRConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 
 PROGRAMS = ("forward", "training")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}

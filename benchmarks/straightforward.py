@@ -25,7 +25,8 @@ from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.tables import table
 from loopctr_tf.bench.timing import in_turns, speeds
 from loopctr_tf.bench.workload import workload_model
-from loopctr_tf.training.settings import LoopCTRConfig, TrainingConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.training.settings import TrainingConfig
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 1e-2, 1.0
 TOLERANCE = 1e-4

@@ -40,7 +40,7 @@ _EXPORTS = {
     "Feature": "loopctr_tf.features.schema",
     "Sequence": "loopctr_tf.features.schema",
     "Table": "loopctr_tf.features.schema",
-    "LoopCTRConfig": "loopctr_tf.training.settings",
+    "LoopCTRConfig": "loopctr_tf.models.loopctr.settings",
     "UsageError": "loopctr_tf.errors",
     "LoopCTR": "loopctr_tf.models",
     "StackCTR": "loopctr_tf.models",

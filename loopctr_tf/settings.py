@@ -24,7 +24,9 @@ def _number_of_text(value: Any) -> Any:
 
 
 Number = Annotated[float, pydantic.BeforeValidator(_number_of_text), pydantic.AllowInfNan(False)]
-"""A finite float; whole numbers and YAML's ``1e-3`` are taken too."""
+"""A finite float; whole numbers and YAML's ``1e-3`` are accepted too."""
+Share = Annotated[Number, pydantic.Field(ge=0, le=1)]
+"""A number from 0 to 1."""
 
 
 class Settings(pydantic.BaseModel):

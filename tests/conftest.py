@@ -64,7 +64,7 @@ def command(*arguments) -> str:
 def training(prepared, work):
     """(run folder, what `loopctr train` printed): two loops, two epochs."""
     config = work / "config.yaml"
-    model = tiny_config(ffn_dim=8, loop_execution="auto").to_dict()
+    model = tiny_config(ffn_dim=8).to_dict()
     training = {"epochs": 5, "batch_size": 50, "learning_rate": 0.02}
     config.write_text(yaml.safe_dump({"model": model, "training": training}))
     arguments = ("--config", config, "--set", "epochs=2", "--quiet")

@@ -5,6 +5,7 @@ import pandas as pd
 import tf_keras as keras
 
 import loopctr_tf as lc
+from loopctr_tf.models.settings import ExecutionConfig
 
 MOVIES = [f"m{i}" for i in range(12)]
 GENRES = ["action", "comedy", "drama"]
@@ -153,7 +154,6 @@ def tiny_config(**settings) -> lc.LoopCTRConfig:
         "num_queries": 2,
         "embedding_dim": 4,
         "tower_units": [5],
-        "loop_execution": "unrolled",
     }
     return lc.LoopCTRConfig.from_dict({**defaults, **settings})
 
@@ -166,7 +166,9 @@ def tiny_model(cls=None, schema=None, seed: int | None = 0, **settings):
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    model = (cls or lc.LoopCTR)(schema or small_schema(), tiny_config(**settings), name="m")
+    executed = {n: settings.pop(n) for n in ExecutionConfig.model_fields if n in settings}
+    execution = ExecutionConfig.from_dict({"loop_execution": "unrolled", **executed})
+    model = (cls or lc.LoopCTR)(schema or small_schema(), tiny_config(**settings), execution, "m")
     if seed is not None:
         disturb(model, seed)
     return model

@@ -19,9 +19,10 @@ from click.testing import CliRunner
 
 from loopctr_tf import cli
 from loopctr_tf.features.dataset import read_dataset
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.training.run_folder import load_run
-from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
+from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from loopctr_tf.version import __version__
 from tests.conftest import command
 from tests.exported import DEPTHS

@@ -10,7 +10,6 @@ from loopctr_tf.bench.profile import calls_for, where_time_goes
 from loopctr_tf.bench.session import check_depths, check_least, exported, run_signature
 from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_schema
-from loopctr_tf.training.run_folder import build_model
 from loopctr_tf.training.settings import RunConfig
 
 
@@ -46,7 +45,7 @@ def bench_score(
     config = config or RunConfig()
     check_least("batch sizes", batch_sizes)
     check_depths(depths, config.model.max_loops)
-    model = build_model(workload_schema(history, long_history), config)
+    model = config.build_model(workload_schema(history, long_history))
     lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
     rows = []
     say("exporting")

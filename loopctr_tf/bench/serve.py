@@ -25,9 +25,9 @@ from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
 from loopctr_tf.errors import UsageError
 from loopctr_tf.export.signatures import STATE
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.scoring import PredictionServer, ScoringClient
 from loopctr_tf.scoring.server.saved_model import SavedModel
-from loopctr_tf.training.settings import LoopCTRConfig
 
 _NAME = "loopctr"
 

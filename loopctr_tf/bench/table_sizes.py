@@ -13,7 +13,6 @@ from loopctr_tf.bench.tables import bytes_in_words
 from loopctr_tf.bench.timing import in_turns, quantiles
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
-from loopctr_tf.training.run_folder import build_model
 from loopctr_tf.training.settings import RunConfig
 
 _BATCHES = 4
@@ -68,7 +67,7 @@ def bench_tables(
     steps = []
     for size in sizes:
         say(f"a table of {size:,} rows: the first step")
-        model = build_model(workload_schema(history, item_buckets=size), config)
+        model = config.build_model(workload_schema(history, item_buckets=size))
         steps.append(TrainingSteps(model, config.training, batches))
         steps[-1]()
     say("steps in turns")

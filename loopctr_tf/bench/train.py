@@ -19,7 +19,6 @@ from loopctr_tf.bench.steps import (
 from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.training.run_folder import build_model
 from loopctr_tf.training.settings import RunConfig
 
 
@@ -61,7 +60,7 @@ def bench_train(
     else:
         schema = Schema.load(prepared)
         batches = prepared_batches(prepared, batch_size)
-    model = build_model(schema, config)
+    model = config.build_model(schema)
     step = TrainingSteps(model, config.training, batches)
     start = time.perf_counter()
     step()

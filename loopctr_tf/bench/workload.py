@@ -8,7 +8,7 @@ import numpy as np
 
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.models import LoopCTR
-from loopctr_tf.training.settings import LoopCTRConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 
 IDS = 100_000
 CATEGORIES = 1_000

@@ -12,7 +12,9 @@ from loopctr_tf.errors import UsageError
 @PREPARED
 @RUN
 @click.option(
-    "--config", type=click.Path(path_type=Path), help="YAML with sections `model` and `training`."
+    "--config",
+    type=click.Path(path_type=Path),
+    help="YAML with sections `model`, `execution` and `training`.",
 )
 @click.option(
     "--set",
@@ -57,7 +59,7 @@ def train(prepared, run, config, overrides, schema, quiet):
         f"by {results['monitor']}, {results['seconds']:.0f} s"
     )
     click.echo("validation split:")
-    _print_depths(results["valid"], settings.model.loops)
+    _print_depths(results["valid"])
     click.echo(f"\nnext: loopctr evaluate {run} {prepared}")
 
 
@@ -66,11 +68,14 @@ def _help_config(context, parameter, value):
         return
     import yaml
 
-    from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
+    from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+    from loopctr_tf.models.settings import ExecutionConfig
+    from loopctr_tf.training.settings import RunConfig, TrainingConfig
 
     click.echo(yaml.safe_dump(RunConfig().to_dict(), sort_keys=False))
-    for cls in (LoopCTRConfig, TrainingConfig):
-        click.echo(cls.__doc__.partition("Attributes:")[2].rstrip())
+    sections = {"model": LoopCTRConfig, "execution": ExecutionConfig, "training": TrainingConfig}
+    for section, cls in sections.items():
+        click.echo(f"{section}:\n{cls.help_text()}\n")
     context.exit()
 
 
@@ -106,14 +111,14 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     protocol = read_stats(prepared).get("protocol")
     from loopctr_tf.evaluation.predict import evaluate_run
 
-    model, config = load_run(run)
+    model, _ = load_run(run)
     depths, _ = evaluate_run(model, prepared, split, loops, batch_size)
     if as_json:
         click.echo(json_text({"split": split, "protocol": protocol, "depths": depths}))
         return
     if protocol is not None:
         click.echo(f"protocol: {protocol}")
-    _print_depths(depths, config.model.loops)
+    _print_depths(depths)
 
 
 @click.command()
@@ -221,10 +226,10 @@ def inspect(model, signature, as_json):
         _print_export(found)
 
 
-def _print_depths(depths, loops):
+def _print_depths(depths):
     from loopctr_tf.evaluation.report import depth_rows, metrics_table
 
-    click.echo(metrics_table(depth_rows(depths, loops)))
+    click.echo(metrics_table(depth_rows(depths, max(row.get("loops", 0) for row in depths))))
 
 
 def _print_export(found):

@@ -49,27 +49,26 @@ def model_card(
     """The card as Markdown, ending in a line break.
 
     Args:
-      model: the LoopCTR or StackCTR that is exported.
+      model: the exported model.
       functions: signature name -> its ConcreteFunction, as for
         :func:`loopctr_tf.export.warmup.warmup_requests`.
       metrics: the ``metrics.json`` of the run that the model is of, or any mapping whose ``valid`` or
-        ``test`` are rows by depth, see :func:`loopctr_tf.evaluation.predict.depth_metrics`. None
+        ``test`` are rows by depth, see :func:`loopctr_tf.evaluation.predict.head_metrics`. None
         says in the card that nothing was measured.
       bad_input: "reject" or "repair", as exported.
 
     Raises:
       UsageError: for another ``bad_input``.
     """
-    config = model.config
+    settings = {"model": model.config.to_dict(), "execution": model.execution.to_dict()}
     sections = [
         f"# {type(model).__name__}",
-        f"Predicts the probability that `{model.schema.label}` is 1 for a user and a candidate, out "
-        f"of the user's history. Trained with {_count(config.loops, 'loop')}; every depth from 0 "
-        "loops on is a model of its own, and 0 is the cheapest.",
+        f"Predicts the probability that `{model.schema.label}` is 1 for a user and a candidate, from "
+        f"the user's history.{_depths(model)}",
         "## Parameters",
         _parameters(model.weights),
         "## Figures",
-        _figures(metrics or {}, config.loops),
+        _figures(metrics or {}, model.loops_of(model.heads[-1]) or 0),
         "## Signatures",
         "R, B and N (requests, rows, candidates) are any number; T is any number of events, most "
         "recent last, right-padded. All inputs of a signature have the same first dimension.",
@@ -80,7 +79,7 @@ def model_card(
         "## Features",
         _features(model.schema),
         "## Configuration",
-        "```yaml\n" + yaml.safe_dump(config.to_dict(), sort_keys=False) + "```",
+        "```yaml\n" + yaml.safe_dump(settings, sort_keys=False) + "```",
         "## Limits",
         _list(_LIMITS),
         "## Made with",
@@ -167,8 +166,14 @@ def _versions() -> list[tuple[str, str]]:
     return found + [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def _depths(model) -> str:
+    loops = model.loops_of(model.heads[-1])
+    if loops is None:
+        return ""
+    return (
+        f" Trained with {loops} loop{'' if loops == 1 else 's'}; every depth from 0 loops up is a "
+        "model of its own, and 0 is the cheapest."
+    )
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -63,9 +63,9 @@ def export_saved_model(
     signature reads are saved: with zero-loop signatures alone, nothing of the Loop Block.
 
     Args:
-      model: a LoopCTR or StackCTR.
+      model: any registered model.
       path: folder to make, e.g. ``models/loopctr/1``; the last part is the version for a server.
-      loops: I, the deepest depth; those of training where left out.
+      loops: I, the deepest depth, of models that have loops; those of training by default.
       signatures: names to export; all where left out. ``serving_default`` is always there.
       bad_input: "reject" or "repair"; see :mod:`loopctr_tf.export.validity`.
       state_dtype: "float32" or "float16", of the user states that leave and come back.
@@ -83,8 +83,8 @@ def export_saved_model(
     """
     if weights not in WEIGHT_TYPES:
         raise UsageError(f"weights is {weights!r}; choose {', '.join(map(repr, WEIGHT_TYPES))}")
-    loops = model.config.loops if loops is None else model.checked_loops(loops)
-    makers = signature_makers(model, loops, check_mode(bad_input), state_dtype)
+    heads = model.heads_to(loops)
+    makers = signature_makers(model, heads, check_mode(bad_input), state_dtype)
     chosen = list(makers) if signatures is None else list(dict.fromkeys(signatures))
     for name in chosen:
         if name not in makers:

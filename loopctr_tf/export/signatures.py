@@ -1,5 +1,7 @@
 """The signatures of an export: each a traced function on raw features, named as operators call it.
 
+For a model whose heads are `loop_0` ... `loop_I`:
+
 | signature | inputs | outputs |
 |---|---|---|
 | `serving_default`, `loop_0` ... `loop_I` | every feature, [B, ...] | `probability` [B] |
@@ -8,8 +10,13 @@
 | `rank_loop_0` ... `rank_loop_I` | user and context [R, ...], item and cross [R, N, ...] | \
 `probability` [R, N] |
 | `cascade` | the same and `refine_top_k` int32 [R] | `probability`, `depth` int32 [R, N] |
-| `encode_user_loop_i` | user and context features [R, ...] | `state_*`, see :data:`STATE` |
+| `encode_user_loop_i` | user and context features [R, ...] | `state_*` |
 | `rank_cached_loop_i` | `state_*`, item and cross features [R, N, ...] | `probability` [R, N] |
+
+A model with one head has `serving_default`, `classify`, `regress`, `rank`, and, where it computes a
+state from the user's side alone, `encode_user` and `rank_cached`. The tensors of a state are those of
+``model.state_specs`` with ``state_`` in front, of the same sizes for all users, and ``state_version``
+(string [R]), which says which model and head the state belongs to.
 """
 
 import functools
@@ -23,30 +30,29 @@ from loopctr_tf.export.validity import (
     aligned,
     checked_state_version,
     refine_counts,
-    same_tokens,
+    same_sizes,
     validated,
 )
 from loopctr_tf.features.dataset import parse_examples
-from loopctr_tf.models.loopctr import ranking
+from loopctr_tf.models.base import RankingModel, probabilities
 
 ConcreteFunction = tf.types.experimental.ConcreteFunction
 Makers = dict[str, Callable[[], ConcreteFunction]]
+Specs = dict[str, tf.TensorSpec]
 
 CLASSES = ("0", "1")
-STATE = tuple(f"state_{name}" for name in ranking.UserCache._fields)
-"""Tensors of a user's state, beside ``state_version`` (string [R]), which says whose state it is.
-
-Their sizes are the same for every user, however long the history: with T tokens of all full histories
-(``max_length`` events each, ``num_queries`` where compressed), width d, n streams, G_u user and context
-features and a tower of first width h, a state at depth i takes T bytes for the mask and
-2 (i + 1) T d + n G_u d + h numbers (G_u counts only at depths 1 and more), of 4 or 2 bytes each.
-"""
+STATE = "state_"
+"""Prefix of the tensors of a user's state."""
+VERSION = "state_version"
 
 
 def signature_makers(
-    model, loops: int, bad_input: str = "reject", state_dtype: str = "float32"
+    model: RankingModel,
+    heads: tuple[str, ...],
+    bad_input: str = "reject",
+    state_dtype: str = "float32",
 ) -> Makers:
-    """Signature name -> a call that traces it, for depths 0..``loops``.
+    """Signature name -> a call that traces it, for ``heads``.
 
     Raises:
       UsageError: for a ``state_dtype`` other than float32 and float16.
@@ -54,33 +60,37 @@ def signature_makers(
     if state_dtype not in ("float32", "float16"):
         raise UsageError(f"state_dtype is {state_dtype!r}; choose float32 or float16")
     return {
-        **_pointwise(model, loops, bad_input),
+        **_pointwise(model, heads, bad_input),
         **_examples(model, bad_input),
-        **_ranking(model, loops, bad_input),
-        **_cached(model, loops, bad_input, tf.as_dtype(state_dtype)),
+        **_ranking(model, heads, bad_input),
+        **_cached(model, heads, bad_input, tf.as_dtype(state_dtype)),
     }
 
 
-def _pointwise(model, loops, bad_input) -> Makers:
+def of_head(name: str, head: str) -> str:
+    """The name of a signature of one head: ``rank_loop_0``, or ``rank`` of a lone head."""
+    return f"{name}_{head}" if head else name
+
+
+def _pointwise(model, heads, bad_input) -> Makers:
     specs = {**_user_specs(model.schema), **_candidate_specs(model.schema, rank=False)}
 
     def maker(score):
         def serve(**features):
             return {"probability": score(validated(features, model.schema, bad_input))}
 
-        # serving_default and loop_0 are one function.
+        # serving_default and the served head are one function.
         return functools.cache(functools.partial(_trace, serve, specs))
 
-    def all_depths(features):
-        logits = model(features, loops=loops, training=False)
-        return tf.sigmoid(tf.cast(logits, tf.float32))
+    by_head = {head: maker(functools.partial(model.score, head=head)) for head in heads}
+    makers = {"serving_default": by_head[model.served]}
+    if len(heads) == 1 and not heads[0]:
+        return makers
 
-    depths = [maker(functools.partial(model.score, loops=depth)) for depth in range(loops + 1)]
-    return {
-        "serving_default": depths[0],
-        **{f"loop_{depth}": make for depth, make in enumerate(depths)},
-        "all_depths": maker(all_depths),
-    }
+    def all_heads(features):
+        return probabilities(model.scores(features, False, heads).logits)
+
+    return {**makers, **by_head, "all_depths": maker(all_heads)}
 
 
 def _examples(model, bad_input) -> Makers:
@@ -88,7 +98,7 @@ def _examples(model, bad_input) -> Makers:
         def serve(inputs):
             features = parse_examples(inputs, model.schema, repair=bad_input == "repair")
             features = validated(features, model.schema, bad_input)
-            return outputs(model.score(features))
+            return outputs(model.score(features, head=model.served))
 
         return functools.partial(
             _trace, serve, {"inputs": tf.TensorSpec([None], tf.string, "inputs")}
@@ -104,99 +114,107 @@ def _examples(model, bad_input) -> Makers:
     }
 
 
-def _ranking(model, loops, bad_input) -> Makers:
+def _ranking(model, heads, bad_input) -> Makers:
     schema = model.schema
     user_specs, candidate_specs = _user_specs(schema), _candidate_specs(schema)
 
     def sides(features):
         features = validated(features, schema, bad_input)
         return (
-            {name: features[name] for name in user_specs},
-            {name: features[name] for name in candidate_specs},
+            model.encoder({name: features[name] for name in user_specs}),
+            model.encoder({name: features[name] for name in candidate_specs}),
         )
 
-    def maker(depth):
+    def maker(head):
         def serve(**features):
             user, candidates = sides(features)
-            cache = ranking.encode_user(model, user, depth)
-            return {"probability": ranking.rank(model, cache, candidates, depth)}
+            (state,) = model.encode_user(user, (head,))
+            return {"probability": model.rank(state, candidates, head)}
 
         return functools.partial(_trace, serve, {**user_specs, **candidate_specs})
 
     def cascade(**inputs):
         inputs = aligned(inputs, schema)
-        wanted = refine_counts(inputs.pop("refine_top_k"), bad_input)
+        counts = refine_counts(inputs.pop("refine_top_k"), bad_input)
         user, candidates = sides(inputs)
-        probability, depth = ranking.cascade(model, user, candidates, wanted, loops)
-        return {"probability": probability, "depth": depth}
+        probability, refined = model.cascade(user, candidates, counts, (heads[0], heads[-1]))
+        return {"probability": probability, "depth": tf.where(refined, len(heads) - 1, 0)}
 
-    top_k = {"refine_top_k": tf.TensorSpec([None], tf.int32, "refine_top_k")}
-    makers = {f"rank_loop_{depth}": maker(depth) for depth in range(loops + 1)}
-    if loops:
+    makers = {of_head("rank", head): maker(head) for head in heads}
+    if len(heads) > 1:
+        top_k = {"refine_top_k": tf.TensorSpec([None], tf.int32, "refine_top_k")}
         makers["cascade"] = functools.partial(
             _trace, cascade, {**user_specs, **candidate_specs, **top_k}
         )
     return makers
 
 
-def _cached(model, loops, bad_input, dtype) -> Makers:
+def _cached(model, heads, bad_input, dtype) -> Makers:
     schema = model.schema
     user_specs, candidate_specs = _user_specs(schema), _candidate_specs(schema)
     digest = functools.cache(lambda: weights_digest(model))  # reads every weight: when needed
+    makers = {}
 
-    def makers(depth):
+    def make(place, head):
+        specs = model.state_specs(head, dtype)
+        if specs is None:
+            return
+        specs = {STATE + name: spec for name, spec in specs.items()}
+
         def version():
-            return f"{digest()}/{depth}"
+            return f"{digest()}/{place}"
 
         def encode(**features):
-            cache = ranking.encode_user(model, validated(features, schema, bad_input), depth)
-            cache = ranking.padded(cache, model.sequence_tokens)
-            state = {
-                name: value if value.dtype == tf.bool else tf.cast(value, dtype)
-                for name, value in zip(STATE, cache, strict=True)
-            }
-            rows = tf.shape(cache.mask)[0]
-            return {**state, "state_version": tf.fill([rows], version())}
+            user = model.encoder(validated(features, schema, bad_input))
+            (state,) = model.encode_user(user, (head,))
+            state = {name: _stored(state[name.removeprefix(STATE)], specs[name]) for name in specs}
+            rows = tf.shape(next(iter(state.values())))[0]
+            return {**state, VERSION: tf.fill([rows], version())}
 
         def rank(**tensors):
             tensors = aligned(tensors, schema)
-            with tf.control_dependencies(
-                [
-                    checked_state_version(tensors["state_version"], version()),
-                    same_tokens(model.sequence_tokens, *(tensors[name] for name in STATE[:3])),
-                ]
-            ):
-                dtypes = ranking.cache_dtypes(model)
-                cache = ranking.UserCache(
-                    *(
-                        tf.cast(tf.identity(tensors[name]), dtype)
-                        for name, dtype in zip(STATE, dtypes, strict=True)
-                    )
-                )
+            checks = [
+                checked_state_version(tensors[VERSION], version()),
+                *same_sizes({name: tensors[name] for name in specs}, specs),
+            ]
+            with tf.control_dependencies(checks):
+                state = {name.removeprefix(STATE): tf.identity(tensors[name]) for name in specs}
                 candidates = {name: tensors[name] for name in candidate_specs}
-                candidates = validated(candidates, schema, bad_input)
-                return {"probability": ranking.rank(model, cache, candidates, depth)}
+                candidates = model.encoder(validated(candidates, schema, bad_input))
+                return {"probability": model.rank(state, candidates, head)}
 
-        return {
-            f"encode_user_loop_{depth}": functools.partial(_trace, encode, user_specs),
-            f"rank_cached_loop_{depth}": functools.partial(
-                _trace, rank, {**_state_specs(model, depth, dtype), **candidate_specs}
-            ),
+        named = {
+            **{name: tf.TensorSpec(s.shape, s.dtype, name) for name, s in specs.items()},
+            VERSION: tf.TensorSpec([None], tf.string, VERSION),
         }
+        makers[of_head("encode_user", head)] = functools.partial(_trace, encode, user_specs)
+        makers[of_head("rank_cached", head)] = functools.partial(
+            _trace, rank, {**named, **candidate_specs}
+        )
 
-    return {name: make for depth in range(loops + 1) for name, make in makers(depth).items()}
+    for place, head in enumerate(heads):
+        make(place, head)
+    return makers
+
+
+def _stored(value: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    """``value`` in the type of ``spec``, filled up with zeros (or False) to its sizes."""
+    value = tf.cast(value, spec.dtype)
+    sizes = tf.shape(value)
+    ends = [[0, 0 if size is None else size - sizes[axis]] for axis, size in enumerate(spec.shape)]
+    return tf.ensure_shape(tf.pad(value, ends), spec.shape)
 
 
 def weights_digest(model) -> str:
     """Sixteen hexadecimal digits that change with any weight or setting of ``model``."""
-    digest = hashlib.sha256(repr((model.config, model.schema)).encode())
+    digest = hashlib.sha256(repr((model.config, model.execution, model.schema)).encode())
     with tf.init_scope():  # called while a signature is traced
         for variable in sorted(model.weights, key=lambda variable: variable.name):
             digest.update(variable.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _user_specs(schema) -> dict[str, tf.TensorSpec]:
+def _user_specs(schema) -> Specs:
     return {
         name: tf.TensorSpec(spec.shape, tf.as_dtype(spec.dtype), name)
         for name, spec in schema.input_specs().items()
@@ -204,7 +222,7 @@ def _user_specs(schema) -> dict[str, tf.TensorSpec]:
     }
 
 
-def _candidate_specs(schema, rank: bool = True) -> dict[str, tf.TensorSpec]:
+def _candidate_specs(schema, rank: bool = True) -> Specs:
     return {
         name: tf.TensorSpec(
             (None, *spec.shape) if rank else spec.shape, tf.as_dtype(spec.dtype), name
@@ -212,24 +230,6 @@ def _candidate_specs(schema, rank: bool = True) -> dict[str, tf.TensorSpec]:
         for name, spec in schema.input_specs().items()
         if spec.candidate
     }
-
-
-def _state_specs(model, depth, dtype) -> dict[str, tf.TensorSpec]:
-    config = model.config
-    tokens = model.sequence_tokens
-    user_tokens = len(model.schema.request_features) if depth else 0
-    shapes = ranking.UserCache(
-        mask=(None, tokens),
-        keys=(None, depth + 1, tokens, config.dim),
-        values=(None, depth + 1, tokens, config.dim),
-        tokens=(None, config.streams, user_tokens, config.dim),
-        tower=(None, model.exit_block.tower_width),
-    )
-    specs = {
-        name: tf.TensorSpec(shape, tf.bool if name == "state_mask" else dtype, name)
-        for name, shape in zip(STATE, shapes, strict=True)
-    }
-    return {**specs, "state_version": tf.TensorSpec([None], tf.string, "state_version")}
 
 
 def _trace(function, specs) -> ConcreteFunction:

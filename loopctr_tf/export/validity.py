@@ -147,10 +147,18 @@ def checked_state_version(versions: tf.Tensor, wanted: str) -> tf.Operation:
     )
 
 
-def same_tokens(tokens: int, mask: tf.Tensor, keys: tf.Tensor, values: tf.Tensor) -> tf.Operation:
-    """Fails when a part of users' states has another number of tokens than the model's states do."""
-    sizes = tf.stack([tf.shape(mask)[1], tf.shape(keys)[2], tf.shape(values)[2]])
-    return tf.debugging.Assert(
-        tf.reduce_all(sizes == tokens),
-        [f"state_mask, state_keys and state_values must have {tokens} tokens; received", sizes],
-    )
+def same_sizes(
+    tensors: dict[str, tf.Tensor], specs: dict[str, tf.TensorSpec]
+) -> list[tf.Operation]:
+    """Fails when a tensor of users' states has other sizes, the first axis apart, than its spec."""
+    checks = []
+    for name, spec in specs.items():
+        sizes = tf.shape(tensors[name])
+        expected = list(spec.shape[1:])
+        checks.append(
+            tf.debugging.Assert(
+                tf.reduce_all(sizes[1:] == tf.constant(expected, tf.int32)),
+                [f"{name} must have the sizes {expected} after its first; received", sizes],
+            )
+        )
+    return checks

@@ -24,7 +24,7 @@ BATCH_SIZES = (1, 8, 32, 128)
 CANDIDATES = 100
 """Candidates of a request in the records of ranking signatures."""
 
-ENCODE, _RANK_CACHED = "encode_user_loop_", "rank_cached_loop_"
+ENCODE, _RANK_CACHED = "encode_user", "rank_cached"
 VERSION = "state_version"
 _EXAMPLE_LOGS = {"classify": "classify_log", "regress": "regress_log"}
 

@@ -5,19 +5,24 @@ from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
+from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.loop import LoopBlock
+from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
+from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
 
 __all__ = [
+    "MLP",
     "Connection",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
     "GroupProjection",
+    "HSTULayer",
     "HyperConnection",
     "KeysValues",
     "LoopBlock",
@@ -29,8 +34,10 @@ __all__ = [
     "Routing",
     "SequenceCompression",
     "StackedExperts",
+    "Timeline",
     "ask",
     "attend",
     "balance_loss",
+    "masked_mean",
     "show",
 ]

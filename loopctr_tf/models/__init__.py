@@ -1,6 +1,43 @@
-"""Complete models."""
+"""The registry of models: a name in ``config.yaml`` leads to a class, imported when it is needed."""
 
-from loopctr_tf.models.loopctr.loopctr import LoopCTR
-from loopctr_tf.models.loopctr.stackctr import StackCTR
+import importlib
 
-__all__ = ["LoopCTR", "StackCTR"]
+from loopctr_tf.errors import UsageError
+from loopctr_tf.settings import suggestion
+
+MODELS = {
+    "loopctr": ("loopctr_tf.models.loopctr.model", "LoopCTR"),
+    "stackctr": ("loopctr_tf.models.loopctr.model", "StackCTR"),
+    "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
+    "hstu": ("loopctr_tf.models.hstu", "HSTU"),
+}
+"""Name -> module and class."""
+
+_CONFIGS = {
+    "loopctr": ("loopctr_tf.models.loopctr.settings", "LoopCTRConfig"),
+    "stackctr": ("loopctr_tf.models.loopctr.settings", "LoopCTRConfig"),
+}
+"""Settings that can be read without TensorFlow; the others stand on their model's class."""
+
+
+def model_class(name: str) -> type:
+    """The model of that name; UsageError for an unknown one."""
+    if name not in MODELS:
+        raise UsageError(f"model.name is {name!r}, which is not a model{suggestion(name, MODELS)}")
+    module, cls = MODELS[name]
+    return getattr(importlib.import_module(module), cls)
+
+
+def config_class(name: str) -> type:
+    """The settings of the model of that name; UsageError for an unknown one."""
+    if name in _CONFIGS:
+        module, cls = _CONFIGS[name]
+        return getattr(importlib.import_module(module), cls)
+    return model_class(name).config_class
+
+
+def __getattr__(name: str):
+    for module, cls in MODELS.values():
+        if name == cls:
+            return getattr(importlib.import_module(module), cls)
+    raise AttributeError(f"module 'loopctr_tf.models' has no attribute {name!r}")

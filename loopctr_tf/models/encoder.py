@@ -12,11 +12,31 @@ from loopctr_tf.layers.frozen import as_stored
 
 
 class SequenceTokens(NamedTuple):
-    """One behaviour sequence: tokens [B, T, d_g] (zero at padding), lengths int32 [B], mask [B, T]."""
+    """One behaviour sequence.
+
+    Attributes:
+      tokens: [B, T, d_g]; values at padding are undefined.
+      lengths: int32 [B].
+      mask: bool [B, T], False at padding.
+      numbers: the numeric fields as they came, float32 [B, T], e.g. hours before the row.
+    """
 
     tokens: tf.Tensor
     lengths: tf.Tensor
     mask: tf.Tensor
+    numbers: dict[str, tf.Tensor] = {}  # noqa: RUF012 (a NamedTuple's default, never changed)
+
+
+class TokenWidths(NamedTuple):
+    """Widths d_g of all token groups, in the order of :class:`TokenGroups`.
+
+    ``numeric`` says of each request group, then of each candidate group, whether it is a number.
+    """
+
+    request: tuple[int, ...]
+    candidate: tuple[int, ...]
+    sequences: tuple[int, ...]
+    numeric: tuple[bool, ...]
 
 
 class TokenGroups(NamedTuple):
@@ -152,6 +172,16 @@ class FeatureEncoder(keras.layers.Layer):
             return sum(map(self.width, group.fields))
         return 1 if group.table is None else self._dims[group.table]
 
+    @property
+    def token_widths(self) -> TokenWidths:
+        """The widths of all groups that :meth:`call` returns."""
+        schema = self.schema
+        sides = schema.request_features, schema.candidate_features
+        return TokenWidths(
+            *(tuple(map(self.width, groups)) for groups in (*sides, schema.sequences)),
+            numeric=tuple(feature.table is None for side in sides for feature in side),
+        )
+
     def call(self, features) -> TokenGroups:
         """Encodes a mapping of raw features."""
         return self.embed(self.lookup(features))
@@ -215,13 +245,13 @@ class FeatureEncoder(keras.layers.Layer):
         lengths = rows[sequence.length_name]
         fields = [rows[field.name] for field in sequence.fields]
         mask = tf.sequence_mask(lengths, tf.shape(fields[0])[1])
-        tokens = []
+        tokens, numbers = [], {}
         for field, values in zip(sequence.fields, fields, strict=True):
             if field.type == "numeric":
                 # A NaN times a weight of zero is a NaN: padding must not hold one.
-                values = tf.where(mask, values, field.default)
+                values = numbers[field.name] = tf.where(mask, values, field.default)
             tokens.append(self._token(field, values))
-        return SequenceTokens(tf.concat(tokens, axis=-1), lengths, mask)
+        return SequenceTokens(tf.concat(tokens, axis=-1), lengths, mask, numbers)
 
 
 def _start(table: Table) -> keras.initializers.Initializer:

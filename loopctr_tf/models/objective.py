@@ -1,10 +1,10 @@
-"""The multi-depth objective: one ranking task a depth, their mean, and the balance of experts."""
+"""The objective of every model: one ranking task a head, their weights, and regularisers."""
+
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
-
-from loopctr_tf.layers import balance_loss
 
 
 def replicas() -> int:
@@ -21,7 +21,7 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 class BatchMean(keras.metrics.Metric):
-    """Mean over rows of a value that replicas know their share of: shares add up to a batch's value."""
+    """Mean over rows of a value whose per-replica shares sum to the batch value."""
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -38,58 +38,61 @@ class BatchMean(keras.metrics.Metric):
         return tf.math.divide_no_nan(self.total, self.rows)
 
 
-class MultiDepthObjective(keras.layers.Layer):
-    """mean over depths of BCE(y, depth l) + lambda L_bal (eq. 10 and 14).
+class Objective(keras.layers.Layer):
+    """The weighted cross-entropy of each head, plus the model's regularisers (eq. 10 and 14).
 
-    One ``tfrs.tasks.Ranking`` a depth keeps that depth's loss and AUC. The value returned is this
-    replica's share: shares add up over replicas to the value for the global batch, the balance loss
-    included, whose expert counts are summed over replicas first.
+    One ``tfrs.tasks.Ranking`` a head holds that head's loss and AUC. The value returned is this
+    replica's share: shares add up over replicas to the value for the global batch.
 
     Args:
-      depths: L + 1.
-      balance_weight: lambda.
-      supervision: "all" or "last" (only depth L is trained; all are measured).
+      heads: names of the model's outputs; metrics are called ``<head>_loss`` and ``<head>_auc``, of
+        the head "" ``cross_entropy`` and ``auc``.
+      head_weights: weight of each head's cross-entropy; 0 only measures it.
+      regularizers: weight of each regulariser, by name.
 
-    The AUC here has 200 thresholds; it watches training and belongs in no table. All is float32,
-    whatever the type of what is given and whatever Keras's global policy.
+    The AUC here has 200 thresholds; it monitors training and belongs in no table. Everything is
+    float32, whatever the type of the inputs and whatever Keras's global policy.
     """
 
-    def __init__(self, depths: int, balance_weight: float, supervision: str = "all", **kwargs):
+    def __init__(
+        self,
+        heads: Sequence[str],
+        head_weights: Sequence[float],
+        regularizers: Mapping[str, float] | None = None,
+        **kwargs,
+    ):
         super().__init__(dtype="float32", **kwargs)
-        self.balance_weight = balance_weight
-        self._weights_of_depths = (
-            [1 / depths] * depths if supervision == "all" else [0.0] * (depths - 1) + [1.0]
-        )
-        self.tasks = []
-        for depth in range(depths):
-            self.tasks.append(
-                tfrs.tasks.Ranking(
-                    loss=keras.losses.BinaryCrossentropy(
-                        from_logits=True, reduction=keras.losses.Reduction.SUM
-                    ),
-                    metrics=[
-                        keras.metrics.BinaryCrossentropy(f"loop_{depth}_loss", from_logits=True),
-                        keras.metrics.AUC(name=f"loop_{depth}_auc", from_logits=True),
-                    ],
-                    name=f"loop_{depth}",
-                )
+        self.head_weights = tuple(head_weights)
+        self.regularizers = dict(regularizers or {})
+        self.tasks = [
+            tfrs.tasks.Ranking(
+                loss=keras.losses.BinaryCrossentropy(
+                    from_logits=True, reduction=keras.losses.Reduction.SUM
+                ),
+                metrics=[
+                    keras.metrics.BinaryCrossentropy(metric_name(head, "loss"), from_logits=True),
+                    keras.metrics.AUC(name=metric_name(head, "auc"), from_logits=True),
+                ],
+                name=head or "head",
             )
+            for head in heads
+        ]
         self.loss = BatchMean("loss")
-        self.balance = BatchMean("balance_loss")
+        self.means = {name: BatchMean(name) for name in self.regularizers}
 
     @property
     def tracked_metrics(self) -> list[keras.metrics.Metric]:
-        """Every metric, in the order in which ``fit`` shows them."""
-        return [self.loss, *(m for task in self.tasks for m in task.metrics), self.balance]
+        """Every metric, in the order in which ``fit`` prints them."""
+        by_head = (metric for task in self.tasks for metric in task.metrics)
+        return [self.loss, *by_head, *self.means.values()]
 
-    def call(self, labels, logits, statistics, sample_weight=None):
+    def call(self, labels, logits, losses=None, sample_weight=None):
         """This replica's share of the objective, float32 scalar; updates all metrics.
 
         Args:
           labels: [B] or [B, 1], 0 or 1.
-          logits: [B, L + 1].
-          statistics: router statistics [routers, depths, 2, E] of this replica, zero where a router
-            did not run.
+          logits: [B, heads].
+          losses: regulariser name -> this replica's share of it.
           sample_weight: [B] or [B, 1]; weighs rows in loss and metrics.
         """
         labels = tf.reshape(tf.cast(labels, tf.float32), [-1, 1])
@@ -98,31 +101,25 @@ class MultiDepthObjective(keras.layers.Layer):
         if sample_weight is not None:
             sample_weight = tf.reshape(tf.cast(sample_weight, tf.float32), [-1, 1])
         share = 0.0
-        for depth, (task, weight) in enumerate(
-            zip(self.tasks, self._weights_of_depths, strict=True)
-        ):
-            # Not by way of Keras, which would cast labels to the compute type of a global policy.
-            share += weight * task.call(labels, logits[:, depth : depth + 1], sample_weight)
+        for i, (task, weight) in enumerate(zip(self.tasks, self.head_weights, strict=True)):
+            # Not through Keras's __call__, which would cast labels to a global policy's compute type.
+            share += weight * task.call(labels, logits[:, i : i + 1], sample_weight)
         # Divided by the global batch, which replicas may hold unequal parts of.
         rows_here = tf.cast(rows, tf.float32)
         all_rows = tf.maximum(sum_over_replicas(rows_here), 1.0)
-        share /= all_rows
-        balance = self._balance_share(statistics)
-        total = share + self.balance_weight * balance
-        for metric, value in ((self.loss, total), (self.balance, balance)):
-            metric.update_state(value, rows_here, all_rows)
+        total = share / all_rows
+        for name, weight in self.regularizers.items():
+            total += weight * losses[name]
+            self.means[name].update_state(losses[name], rows_here, all_rows)
+        self.loss.update_state(total, rows_here, all_rows)
         return total
 
-    def _balance_share(self, statistics: tf.Tensor) -> tf.Tensor:
-        """Mean over the routers that ran of the mean over the depths at which each did."""
-        whole = sum_over_replicas(statistics)
-        ran = tf.cast(tf.reduce_sum(whole, axis=[-2, -1]) > 0, whole.dtype)  # [routers, depths]
-        # The value with global sums, the gradient through this replica's probabilities.
-        mixed = whole + statistics - tf.stop_gradient(statistics)
-        loss = tf.math.divide_no_nan(
-            tf.reduce_sum(balance_loss(mixed) * ran, axis=1), tf.reduce_sum(ran, axis=1)
-        )
-        used = tf.cast(tf.reduce_any(ran > 0, axis=1), loss.dtype)  # no loop, no Loop Block router
-        loss = tf.math.divide_no_nan(tf.reduce_sum(loss), tf.reduce_sum(used))
-        # Every replica computes the global value: a share of it each, with the whole gradient.
-        return loss - tf.stop_gradient(loss) + tf.stop_gradient(loss) / replicas()
+
+def metric_name(head: str, metric: str) -> str:
+    """The name of a head's "loss" or "auc" in ``fit``; of a lone head the loss has one of its own.
+
+    "loss" alone is the whole objective, regularisers included.
+    """
+    if head:
+        return f"{head}_{metric}"
+    return "cross_entropy" if metric == "loss" else metric

@@ -20,29 +20,21 @@ METRICS = "metrics.json"
 BEST_WEIGHTS = "weights/best.weights.h5"
 
 
-def build_model(schema: Schema, config: RunConfig):
-    """A fresh model of the architecture that ``config`` names."""
-    from loopctr_tf.models import LoopCTR, StackCTR
-
-    architecture = {"loopctr": LoopCTR, "stackctr": StackCTR}[config.training.architecture]
-    return architecture(schema, config.model)
-
-
 def load_run(run: str | Path, precision: str | None = None):
     """(model with the best weights, RunConfig) of a finished run.
 
     Args:
       run: run folder.
-      precision: another ``LoopCTRConfig.precision`` than that of training; weights are the same.
+      precision: another ``execution.precision`` than that of training; weights are the same.
 
     Raises:
       UsageError: when the folder is no run, or one that did not end, and for an unknown precision.
     """
     run = Path(run)
     read_metrics(run)
-    overrides = [] if precision is None else [f"model.precision={precision}"]
+    overrides = [] if precision is None else [f"execution.precision={precision}"]
     config = RunConfig.load(run / CONFIG, overrides)
-    model = build_model(Schema.load(run), config)
+    model = config.build_model(Schema.load(run))
     weights = run / BEST_WEIGHTS
     if not weights.is_file():
         raise UsageError(f"run {str(run)!r} has no {BEST_WEIGHTS}; train again")
@@ -59,7 +51,7 @@ def read_metrics(run: str | Path) -> dict[str, Any]:
     run = Path(run)
     if not (run / CONFIG).is_file():
         raise UsageError(
-            f"{str(run)!r} is no run: no {CONFIG} in it; make one with `loopctr train`"
+            f"{str(run)!r} is not a run folder: it has no {CONFIG}; make one with `loopctr train`"
         )
     try:
         return json.loads((run / METRICS).read_text())

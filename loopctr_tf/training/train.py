@@ -16,8 +16,9 @@ from loopctr_tf.features.dataset import data_errors, read_dataset
 from loopctr_tf.features.prepared import read_stats
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import require_new
+from loopctr_tf.models.objective import metric_name
 from loopctr_tf.training.optimizers import CatchUp, adamw
-from loopctr_tf.training.run_folder import BEST_WEIGHTS, CONFIG, METRICS, build_model, write_json
+from loopctr_tf.training.run_folder import BEST_WEIGHTS, CONFIG, METRICS, write_json
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 
 
@@ -102,7 +103,6 @@ def train(
     """
     config, prepared, run = config or RunConfig(), Path(prepared), require_new(run)
     settings = config.training
-    _check_monitor(settings.monitor, config.model.loops)
     stats = read_stats(prepared)
     rows = stats["rows"]
     schema = schema or Schema.load(prepared)
@@ -127,8 +127,9 @@ def train(
         for split, dataset in datasets.items()
     }
     with make_strategy(settings.strategy).scope():
-        model = build_model(schema, config)
+        model = config.build_model(schema)
         compile_model(model, settings)
+    monitor = _checked_monitor(settings.monitor, model)
     say(f"{type(model).__name__}: {model.count_params():,} parameters")
 
     run.mkdir(parents=True)
@@ -143,7 +144,7 @@ def train(
                 datasets["train"],
                 validation_data=datasets["valid"],
                 epochs=settings.epochs,
-                callbacks=_callbacks(run, settings),
+                callbacks=_callbacks(run, settings, monitor),
                 verbose=verbose,
             ).history
     except UsageError:
@@ -151,12 +152,12 @@ def train(
         shutil.rmtree(run)
         raise
     seconds = time.perf_counter() - started
-    best = _best_epoch(history, settings)
+    best = _best_epoch(history, monitor, settings.learning_rate)
     model.load_weights(run / BEST_WEIGHTS)
     validated, _ = evaluate_run(model, prepared, "valid", batch_size=settings.batch_size)
     results = {
         "best_epoch": best + 1,
-        "monitor": settings.monitor,
+        "monitor": monitor,
         "parameters": model.count_params(),
         "seconds": seconds,
         "valid": validated,
@@ -167,8 +168,8 @@ def train(
     return results
 
 
-def _callbacks(run: Path, settings: TrainingConfig) -> list[keras.callbacks.Callback]:
-    mode = "max" if _best(settings.monitor) is max else "min"
+def _callbacks(run: Path, settings: TrainingConfig, monitor: str) -> list[keras.callbacks.Callback]:
+    mode = "max" if _best(monitor) is max else "min"
     callbacks = [
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.ModelCheckpoint(
@@ -176,12 +177,12 @@ def _callbacks(run: Path, settings: TrainingConfig) -> list[keras.callbacks.Call
         ),
         keras.callbacks.ModelCheckpoint(
             str(run / BEST_WEIGHTS),
-            monitor=settings.monitor,
+            monitor=monitor,
             mode=mode,
             save_best_only=True,
             save_weights_only=True,
         ),
-        keras.callbacks.EarlyStopping(settings.monitor, mode=mode, patience=settings.patience),
+        keras.callbacks.EarlyStopping(monitor, mode=mode, patience=settings.patience),
         keras.callbacks.TensorBoard(str(run / "logs"), write_graph=False),
     ]
     if settings.table_weight_decay:
@@ -195,18 +196,23 @@ def _best(monitor: str):
     return max if monitor.endswith("auc") else min
 
 
-def _best_epoch(history: dict[str, list[float]], settings: TrainingConfig) -> int:
+def _best_epoch(history: dict[str, list[float]], monitor: str, learning_rate: float) -> int:
     """The first epoch with the best figure, counted from 0; UsageError when no epoch was finite."""
     finite = [epoch for epoch, loss in enumerate(history["val_loss"]) if math.isfinite(loss)]
     if not finite:
         raise UsageError(
             f"training diverged: val_loss is {history['val_loss'][0]} after epoch 1; give a lower "
-            f"learning_rate (it is {settings.learning_rate})"
+            f"learning_rate (it is {learning_rate})"
         )
-    return _best(settings.monitor)(finite, key=history[settings.monitor].__getitem__)
+    return _best(monitor)(finite, key=history[monitor].__getitem__)
 
 
-def _check_monitor(monitor: str, loops: int) -> None:
-    known = ["val_loss", *(f"val_loop_{d}_{m}" for m in ("auc", "loss") for d in range(loops + 1))]
+def _checked_monitor(monitor: str | None, model) -> str:
+    """``monitor``, or the AUC of the served head; UsageError for a figure that is not measured."""
+    if monitor is None:
+        return f"val_{metric_name(model.served, 'auc')}"
+    known = ["val_loss"]
+    known += [f"val_{metric_name(head, m)}" for m in ("auc", "loss") for head in model.heads]
     if monitor not in known:
         raise UsageError(f"monitor is {monitor!r}; choose one of {', '.join(known)}")
+    return monitor

@@ -6,7 +6,7 @@ import tensorflow as tf
 from loopctr_tf.bench.flops import forward_work
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
 from loopctr_tf.models.loopctr import ranking
-from loopctr_tf.training.settings import LoopCTRConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.operations import watched
 
 SHAPES = {"recent": (7, 0), "recent and long": (5, 9)}

@@ -9,7 +9,7 @@ from loopctr_tf.bench.flops import forward_work
 from loopctr_tf.bench.texts import score_text
 from loopctr_tf.bench.workload import workload_model
 from loopctr_tf.errors import UsageError
-from loopctr_tf.training.settings import LoopCTRConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.bench.test_train import SMALL
 from tests.conftest import command
 

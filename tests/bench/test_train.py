@@ -18,7 +18,8 @@ from loopctr_tf.bench.workload import (
     workload_schema,
 )
 from loopctr_tf.errors import UsageError
-from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.bench.test_flops import bias_column
 from tests.conftest import command
 from tests.factories import tiny_config

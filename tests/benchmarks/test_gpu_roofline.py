@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from loopctr_tf.bench.flops import forward_work, training_work
-from loopctr_tf.training.settings import LoopCTRConfig, TrainingConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.training.settings import TrainingConfig
 from loopctr_tf.training.train import compile_model
 
 SIZES = {"dim": 8, "heads": 2, "ffn_dim": 6, "experts": 3, "active_experts": 2, "loops": 1}

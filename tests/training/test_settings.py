@@ -4,7 +4,8 @@ import json
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.training.settings import RunConfig, TrainingConfig
 
 
 def message(error) -> str:

@@ -11,10 +11,11 @@ import tf_keras as keras
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training import run_folder as runs
 from loopctr_tf.training import train as training
 from loopctr_tf.training.optimizers import CatchUp, RowwiseAdagrad
-from loopctr_tf.training.settings import LoopCTRConfig, RunConfig, TrainingConfig
+from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.factories import small_schema
 
 
