@@ -1,0 +1,57 @@
+"""Every registered model through the harness."""
+
+import pytest
+
+from loopctr_tf.models import MODELS
+from tests.models import harness
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    return harness.make(name)
+
+
+def test_every_model_has_settings_in_the_harness():
+    assert set(harness.SETTINGS) == set(MODELS)
+
+
+def test_weights_exist_before_the_first_batch(model):
+    assert model.built
+    assert model.count_params() > 0
+    names = [weight.name for weight in model.weights]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("m/") for name in names)
+
+
+def test_one_step_moves_every_weight(name):
+    harness.check_every_weight_moves(name)
+
+
+def test_a_model_comes_back_from_a_file_and_from_its_config(model, tmp_path):
+    harness.check_saving(model, tmp_path)
+
+
+def test_padding_never_moves_a_score(model):
+    harness.check_padding(model)
+
+
+def test_ranking_equals_row_by_row_whatever_the_order(model):
+    harness.check_ranking(model)
+
+
+def test_an_export_scores_alike_without_the_library(model, tmp_path):
+    harness.check_export(model, tmp_path)
+
+
+def test_mixed_precision_stays_near_float32(name, model):
+    harness.check_mixed_precision(name, model)
+
+
+@pytest.mark.slow
+def test_two_devices_equal_one(name, two_devices):
+    harness.check_two_devices(name, two_devices)
