@@ -1,6 +1,12 @@
 """The layers of LoopCTR, each of use in any Keras 2 model."""
 
-from loopctr_tf.layers.attention import KeysValues, MoEAttention, ask, attend, show
+from loopctr_tf.layers.attention import (
+    KeysValues,
+    MoEAttention,
+    attend,
+    masked_keys_values,
+    project_queries,
+)
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
@@ -29,8 +35,8 @@ __all__ = [
     "Routing",
     "SequenceCompression",
     "StackedExperts",
-    "ask",
     "attend",
     "balance_loss",
-    "show",
+    "masked_keys_values",
+    "project_queries",
 ]

@@ -62,8 +62,8 @@ def user_cache(model: SandwichModel, state: UserState, loops: int) -> UserCache:
         tokens = tf.stack([stream[:, 0] for stream in state.tokens], axis=1)
     elif state.tokens:
         # At depth 0 a user's token meets no candidate, in the Exit neither.
-        shown = exit_block.attention.show(*kept, merged, state.mask)
-        read, _ = exit_block.read(merge_streams(state.tokens), shown, training=False)
+        shown = exit_block.attention.keys_values_by_head(*kept, merged, state.mask)
+        read, _ = exit_block.attend(merge_streams(state.tokens), shown, training=False)
         tower += exit_block.tower_input(read)
     return UserCache(state.mask, keys, values, tokens, tower[:, 0])
 
@@ -128,7 +128,7 @@ def _rank_chunk(model: SandwichModel, cache: UserCache, tokens, loops: int) -> t
         shown = _shown(block.attention, cache, iteration)
         tokens, _ = block.step_globals(tokens, shown, training=False)
     shown = _shown(exit_block.attention, cache, loops)
-    read, _ = exit_block.read(merge_streams(tokens), shown, training=False)
+    read, _ = exit_block.attend(merge_streams(tokens), shown, training=False)
     tower = exit_block.tower_input(read, first) + cache.tower[:, None]
     return tf.sigmoid(tf.cast(exit_block.finish(tower), tf.float32))
 
@@ -168,4 +168,4 @@ def cascade(model: SandwichModel, user, candidates, refine_top_k: tf.Tensor, loo
 def _shown(attention: MoEAttention, cache: UserCache, place: int) -> KeysValues:
     """What the cache keeps for one attention, ready to be attended to."""
     keys, values = cache.keys[:, place], cache.values[:, place]
-    return attention.show(flat(keys), flat(values), keys, cache.mask)
+    return attention.keys_values_by_head(flat(keys), flat(values), keys, cache.mask)

@@ -335,7 +335,7 @@ class SandwichModel(keras.Model):
             inputs.insert(1, tf.tile(state.mask, [depths, 1]))
             if state.extra is not None:
                 inputs.append(tf.tile(state.extra, [depths, 1, 1]))
-            logits, counts = self.exit_block(inputs, training=training, parts=depths)
+            logits, counts = self.exit_block(inputs, training=training, depths=depths)
             return tf.reshape(logits, [depths, -1]), counts
 
         if training and self.config.recompute:
