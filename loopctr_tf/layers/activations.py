@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import stable_dtype
-from loopctr_tf.layers.frozen import is_for_serving
+from loopctr_tf.layers.frozen import weights_are_frozen
 
 _ROOT_HALF = 0.5**0.5
 
@@ -19,10 +19,10 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
     computed in float32, in which erf takes half the time on a CPU; not in graphs for serving, where a
     cast would keep that one kernel, which is float32 inside, from being made.
     """
-    wide = x if is_for_serving() else tf.cast(x, stable_dtype(x.dtype))
+    wide = x if weights_are_frozen() else tf.cast(x, stable_dtype(x.dtype))
     return tf.cast(wide * (0.5 * (1.0 + tf.math.erf(wide * _ROOT_HALF))), x.dtype)
 
 
-def fast(activation: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
+def faster_form(activation: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
     """The same function in a faster form where there is one."""
     return gelu if activation is keras.activations.gelu else activation

@@ -134,10 +134,10 @@ class TransformerBlock(keras.layers.Layer):
 
         def attend(tokens, values):
             like = sequence[0]
-            keys = self.attention.keys(*tokens)
-            shown = self.attention.show(keys, *values, like, mask)
+            keys = self.attention.project_keys(*tokens)
+            shown = self.attention.keys_values_by_head(keys, *values, like, mask)
             kept = tuple(tf.reshape(x, tf.shape(like)) for x in (keys, *values))
-            return [self.attention.read(*tokens, like, shown)], kept
+            return [self.attention.attend(*tokens, like, shown)], kept
 
         (sequence,), shown, counted = self.transform([sequence], [mask], attend, training)
         return sequence, shown, counted

@@ -44,13 +44,13 @@ def flat(x: tf.Tensor) -> tf.Tensor:
     return x if x.shape.rank == 2 else tf.reshape(x, [-1, x.shape[-1]])
 
 
-def reshape_last(x: tf.Tensor, like: tf.Tensor, *last: int) -> tf.Tensor:
-    """``x`` as [..., *last] with the leading axes of ``like``, all but its last one."""
-    if like.shape.rank == 2:
+def reshape_last(x: tf.Tensor, shaped_like: tf.Tensor, *last: int) -> tf.Tensor:
+    """``x`` as [..., *last] with the leading axes of ``shaped_like``, all but its last one."""
+    if shaped_like.shape.rank == 2:
         return tf.reshape(x, [-1, *last])
-    reshaped = tf.reshape(x, tf.concat([tf.shape(like)[:-1], last], axis=0))
+    reshaped = tf.reshape(x, tf.concat([tf.shape(shaped_like)[:-1], last], axis=0))
     # Said again, because inside a while_loop's gradient even the rank is forgotten.
-    reshaped.set_shape(like.shape[:-1].concatenate(last))
+    reshaped.set_shape(shaped_like.shape[:-1].concatenate(last))
     return reshaped
 
 

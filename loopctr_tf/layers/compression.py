@@ -3,7 +3,13 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.attention import ask, attend, join_heads, show, split_heads
+from loopctr_tf.layers.attention import (
+    attend,
+    join_heads,
+    masked_keys_values,
+    project_queries,
+    split_heads,
+)
 from loopctr_tf.layers.common import RMSNorm, build, flat, linear
 
 
@@ -55,14 +61,14 @@ class SequenceCompression(keras.layers.Layer):
         """Compresses ``x`` [B, T, d]."""
         normed = self.norm(flat(x))
         keys, values = (
-            split_heads(linear(normed, kernel), self.heads, like=x)
+            split_heads(linear(normed, kernel), self.heads, shaped_like=x)
             for kernel in (self.key_kernel, self.value_kernel)
         )
         own = tf.cast(self.queries, x.dtype)
-        queries = ask(own, self.query_kernel, self.heads, like=own[None])
+        queries = project_queries(own, self.query_kernel, self.heads, shaped_like=own[None])
         # Repeated, because a product that broadcasts is not safe; see `linear`.
         queries = tf.repeat(queries, tf.shape(x)[0], axis=0)
-        read = join_heads(attend(queries, show(keys, values, mask, self.sink)))
+        read = join_heads(attend(queries, masked_keys_values(keys, values, mask, self.sink)))
         read = tf.reshape(linear(read, self.output_kernel), [-1, *own.shape])
         return own + read
 

@@ -32,8 +32,10 @@ class EntryBlock(TransformerBlock):
             reads = list(values)  # of a global token its own: softmax over one token is one
             for place, (like, mask) in enumerate(zip(likes, masks, strict=True)):
                 x, v = tokens[place], values[place]
-                shown = self.attention.show(self.attention.keys(x), v, like, mask)
-                reads[place] = self.attention.read(x, like, shown)
+                keys_values = self.attention.keys_values_by_head(
+                    self.attention.project_keys(x), v, like, mask
+                )
+                reads[place] = self.attention.attend(x, like, keys_values)
             return reads, None
 
         last = [global_tokens] if global_tokens else []

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.activations import fast
+from loopctr_tf.layers.activations import faster_form
 from loopctr_tf.layers.attention import KeysValues, MoEAttention
 from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last, stable_dtype
 from loopctr_tf.layers.moe import MoEFeedForward
@@ -24,9 +24,9 @@ class ExitBlock(keras.layers.Layer):
       global_norm: RMSNorm on each global before the tower (ours).
 
     Input: (sequence, mask, globals): [R, T, d], [R, T], [R, N, G, d], and optionally ``extra``
-    [R, 1, e], further inputs of the tower that are the same for all candidates. With ``parts``, the rows
-    are those of as many depths, one after the other.
-    Output: (logits [R, N], statistics [2 routers, 2, E], or [parts, 2 routers, 2, E]).
+    [R, 1, e], further inputs of the tower that are the same for all candidates. With ``depths``,
+    R covers that many depths, concatenated.
+    Output: (logits [R, N], statistics [2 routers, 2, E], or [depths, 2 routers, 2, E]).
     """
 
     def __init__(
@@ -97,34 +97,36 @@ class ExitBlock(keras.layers.Layer):
             units = dense.units
         self.built = True
 
-    def call(self, inputs, training=None, parts=None):
+    def call(self, inputs, training=None, depths=None):
         """Scores (sequence, mask, globals[, extra])."""
         sequence, mask, global_tokens, *extra = inputs
-        keys, values, counted = self.keys_values(sequence, mask, parts)
-        shown = self.attention.show(keys, values, sequence, mask)
-        read, read_counted = self.read(global_tokens, shown, training, parts)
+        keys, values, counted = self.keys_values(sequence, mask, depths)
+        keys_values = self.attention.keys_values_by_head(keys, values, sequence, mask)
+        read, read_counted = self.attend(global_tokens, keys_values, training, depths)
         return self.score(read, *extra, training=training), counted + read_counted
 
-    def keys_values(self, sequence: tf.Tensor, mask: tf.Tensor, parts: int | None = None):
+    def keys_values(self, sequence: tf.Tensor, mask: tf.Tensor, depths: int | None = None):
         """Keys and values [R T, d] that sequence tokens [R, T, d] show, and statistics [2, 2, E]."""
         x = self.context_norm(flat(sequence))
-        gates, counts = self.attention.route(x, mask, parts)
+        gates, counts = self.attention.route(x, mask, depths)
         counts = tf.stack([counts, tf.zeros_like(counts)], axis=-3)
-        return self.attention.keys(x), self.attention.value(x, gates), counts
+        return self.attention.project_keys(x), self.attention.value(x, gates), counts
 
-    def read(self, tokens: tf.Tensor, shown: KeysValues, training=None, parts: int | None = None):
+    def attend(
+        self, tokens: tf.Tensor, keys_values: KeysValues, training=None, depths: int | None = None
+    ):
         """Global tokens [R, N, G, d] after attention and feed-forward, and statistics [2, 2, E]."""
         rows = flat(tokens)
         x = self.query_norm(rows)
-        gates, counts = self.attention.route(x, parts=parts)
-        read = self.attention.out(self.attention.read(x, tokens, shown), gates)
+        gates, counts = self.attention.route(x, depths=depths)
+        read = self.attention.out(self.attention.attend(x, tokens, keys_values), gates)
         rows += self.drop(read, training=training)
-        output, ffn_counts = self.ffn(self.ffn_norm(rows), parts=parts)
+        output, ffn_counts = self.ffn(self.ffn_norm(rows), depths=depths)
         rows += self.drop(output, training=training)
         return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts], axis=-3)
 
     def score(self, tokens: tf.Tensor, extra: tf.Tensor | None = None, training=None) -> tf.Tensor:
-        """Logits [R, N] of what :meth:`read` gave, [R, N, G, d]."""
+        """Logits [R, N] of what :meth:`attend` gave, [R, N, G, d]."""
         x = self.tower_input(tokens)
         if extra is not None:
             x += self.extra_input(extra)
@@ -151,7 +153,7 @@ class ExitBlock(keras.layers.Layer):
         """Logits [R, N] of the sum [R, N, h] of all inputs of the tower's first layer."""
         rows = _biased(flat(x), self._first.bias)
         for dense in (*self.tower, self.head)[1:]:
-            rows = self.drop(fast(self.activation)(rows), training=training)
+            rows = self.drop(faster_form(self.activation)(rows), training=training)
             dtype = self.variable_dtype if dense is self.head else self.compute_dtype
             rows = _biased(linear(tf.cast(rows, dtype), dense.kernel), dense.bias)
         return tf.reshape(rows, tf.shape(x)[:2])

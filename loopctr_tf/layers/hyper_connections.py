@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import inverse_rms, linear, stable_dtype
-from loopctr_tf.layers.frozen import made_of_weights
+from loopctr_tf.layers.frozen import folded
 
 
 class Connection(NamedTuple):
@@ -134,7 +134,7 @@ class HyperConnection(keras.layers.Layer):
             return tf.cast(tf.concat(parts, axis=0), dtype)
 
         return tuple(
-            made_of_weights(self.read, name, make)
+            folded(self.read, name, make)
             for name, make in (("kernel", kernel), ("static", static), ("scale", scale))
         )
 

@@ -29,12 +29,12 @@ class LoopBlock(TransformerBlock):
         likes = sequence[0], global_tokens[0]
 
         def attend(tokens, values):
-            keys = [self.attention.keys(x) for x in tokens]
-            shown = self.attention.show(keys[0], values[0], likes[0], mask)
-            own = self.attention.show(keys[1], values[1], likes[1], sink=False)
+            keys = [self.attention.project_keys(x) for x in tokens]
+            shown = self.attention.keys_values_by_head(keys[0], values[0], likes[0], mask)
+            own = self.attention.keys_values_by_head(keys[1], values[1], likes[1], sink=False)
             return [
-                self.attention.read(tokens[0], likes[0], shown),
-                self.attention.read(tokens[1], likes[1], shown, own),
+                self.attention.attend(tokens[0], likes[0], shown),
+                self.attention.attend(tokens[1], likes[1], shown, own),
             ], None
 
         groups, _, counted = self.transform(
@@ -47,8 +47,10 @@ class LoopBlock(TransformerBlock):
         like = tokens[0]
 
         def attend(x, values):
-            own = self.attention.show(self.attention.keys(*x), *values, like, sink=False)
-            return [self.attention.read(*x, like, sequence, own)], None
+            own = self.attention.keys_values_by_head(
+                self.attention.project_keys(*x), *values, like, sink=False
+            )
+            return [self.attention.attend(*x, like, sequence, own)], None
 
         (tokens,), _, counted = self.transform([tokens], [None], attend, training)
         return tokens, counted

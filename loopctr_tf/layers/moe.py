@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.activations import fast
+from loopctr_tf.layers.activations import faster_form
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.frozen import as_stored
@@ -92,9 +92,9 @@ class MoEFeedForward(keras.layers.Layer):
       dispatch: how tokens come to their experts, of :data:`~loopctr_tf.layers.dispatch.DISPATCH`: where
         they are "grouped" or "batched" a token costs k experts, not E, and padding costs none.
 
-    Input: x [..., d], and optionally mask [...], False at padding, and parts, see
+    Input: x [..., d], and optionally mask [...], False at padding, and depths, see
     :meth:`~loopctr_tf.layers.routing.Router.count`.
-    Output: (y [..., d], zero at padding; router statistics [2, E], or [parts, 2, E]).
+    Output: (y [..., d], zero at padding; router statistics [2, E], or [depths, 2, E]).
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class MoEFeedForward(keras.layers.Layer):
         build(self.router, input_shape)
         self.built = True
 
-    def call(self, x, mask=None, parts=None):
+    def call(self, x, mask=None, depths=None):
         """Applies the gated experts to the tokens ``x`` [..., d]."""
         choice = self.router.choose(x)
         rows, active = flat(x), self.active_experts
@@ -142,9 +142,9 @@ class MoEFeedForward(keras.layers.Layer):
             tf.reshape(choice.weights, [-1, active]),
             tf.cast(as_stored(self.inner), x.dtype),
             tf.cast(as_stored(self.outer), x.dtype),
-            fast(self.activation),
+            faster_form(self.activation),
         )
-        return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, parts)
+        return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, depths)
 
     def get_config(self):
         """Constructor arguments."""

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import clone_initializer, linear, stable_dtype
-from loopctr_tf.layers.frozen import is_for_serving
+from loopctr_tf.layers.frozen import weights_are_frozen
 
 
 class Choice(NamedTuple):
@@ -85,12 +85,12 @@ class Router(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, x, mask=None, parts=None):
-        """Routes the tokens ``x`` [..., d]; ``parts``: see :meth:`count`."""
+    def call(self, x, mask=None, depths=None):
+        """Routes the tokens ``x`` [..., d]; ``depths``: see :meth:`count`."""
         choice = self.choose(x)
         picked = tf.one_hot(choice.experts, self.experts, dtype=choice.weights.dtype)
         gates = tf.reduce_sum(picked * choice.weights[..., None], axis=-2)
-        return Routing(gates, self.count(choice, mask, parts))
+        return Routing(gates, self.count(choice, mask, depths))
 
     def choose(self, x: tf.Tensor) -> Choice:
         """The experts of the tokens ``x`` [..., d], for who visits only those."""
@@ -103,13 +103,13 @@ class Router(keras.layers.Layer):
         weights = tf.cast(tf.nn.softmax(largest), x.dtype)
         return Choice(experts, weights, logits)
 
-    def count(self, choice: Choice, mask=None, parts: int | None = None) -> tf.Tensor:
+    def count(self, choice: Choice, mask=None, depths: int | None = None) -> tf.Tensor:
         """Statistics [2, E] of all tokens but padding; see :class:`Routing`.
 
-        With ``parts``, [parts, 2, E]: of as many equal parts of the tokens, one after the other.
+        With ``depths``, [depths, 2, E]: of as many equal parts of the tokens, one after the other.
         """
-        if is_for_serving():
-            shape = [parts, 2, self.experts] if parts else [2, self.experts]
+        if weights_are_frozen():
+            shape = [depths, 2, self.experts] if depths else [2, self.experts]
             return tf.zeros(shape, choice.logits.dtype)
         with tf.name_scope("count"):
             probabilities = tf.nn.softmax(choice.logits)
@@ -117,8 +117,8 @@ class Router(keras.layers.Layer):
             both = tf.stack([tf.reduce_sum(picked, axis=-2), probabilities], axis=-2)  # [..., 2, E]
             if mask is not None:
                 both *= tf.cast(mask, both.dtype)[..., None, None]
-            counted = tf.reduce_sum(tf.reshape(both, [parts or 1, -1, 2, self.experts]), axis=1)
-            return counted if parts else counted[0]
+            counted = tf.reduce_sum(tf.reshape(both, [depths or 1, -1, 2, self.experts]), axis=1)
+            return counted if depths else counted[0]
 
     def get_config(self):
         """Constructor arguments."""
