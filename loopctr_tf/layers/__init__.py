@@ -14,6 +14,7 @@ from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
+from loopctr_tf.layers.pooling import SequencePooling, masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
@@ -34,9 +35,11 @@ __all__ = [
     "Router",
     "Routing",
     "SequenceCompression",
+    "SequencePooling",
     "StackedExperts",
     "attend",
     "balance_loss",
     "masked_keys_values",
+    "masked_mean",
     "project_queries",
 ]

@@ -15,9 +15,10 @@ from loopctr_tf.layers import (
     LoopBlock,
     RecencyEmbedding,
     SequenceCompression,
+    masked_mean,
 )
 from loopctr_tf.layers.block import Streams
-from loopctr_tf.layers.common import build, stable_dtype
+from loopctr_tf.layers.common import build
 from loopctr_tf.models.chunks import in_chunks
 from loopctr_tf.models.encoder import FeatureEncoder, SequenceTokens, TokenGroups
 from loopctr_tf.models.objective import MultiDepthObjective, replicas
@@ -232,7 +233,7 @@ class SandwichModel(keras.Model):
         ):
             tokens, mask = self._sequence_tokens(spec, group, index)
             if self.config.history_mean and not spec.compress:
-                means.append(_masked_mean(tokens, mask))
+                means.append(masked_mean(tokens, mask))
             sequences.append(self._replicate(tokens))
             masks.append(mask)
         tokens = ()
@@ -601,9 +602,3 @@ def _check_fitted(schema: Schema) -> None:
                 f"table {table.name!r} has an empty vocabulary, so that all its values are one; load "
                 "the schema of the prepared folder, where it is fitted, or give it hash_buckets"
             )
-
-
-def _masked_mean(tokens: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    real = tf.cast(mask, stable_dtype(tokens.dtype))[..., None]
-    total = tf.reduce_sum(tf.cast(tokens, real.dtype) * real, axis=1)
-    return tf.cast(total / tf.maximum(tf.reduce_sum(real, axis=1), 1), tokens.dtype)
