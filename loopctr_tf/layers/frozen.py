@@ -1,4 +1,4 @@
-"""What layers hold ready, and what they leave out, while graphs for serving are made."""
+"""Weights that do not change: what layers compute of them once, and what they then leave out."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from loopctr_tf.errors import UsageError
 
 
 class _Frozen(NamedTuple):
-    """Variables that stand in for weights, by name, and the type in which weights are stored."""
+    """Variables that replace weights, by name, and the type in which weights are stored."""
 
     variables: dict[str, tf.Variable]
     weights: tf.DType | None
@@ -22,15 +22,15 @@ _FROZEN: ContextVar[_Frozen | None] = ContextVar("frozen", default=None)
 
 @contextlib.contextmanager
 def frozen_weights(weights: str = "float32") -> Iterator[None]:
-    """Graphs made inside compute nothing but scores, and nothing of weights alone.
+    """Graphs traced inside treat weights as constants.
 
-    What is made of weights alone is computed once and held in variables, which all graphs made inside
-    share; what training alone wants, the routers' statistics, is zero.
+    Values that depend only on weights are computed once and held in variables, which all graphs traced
+    inside share. What only training needs, the routers' statistics, is zero.
 
     Args:
       weights: type in which embedding tables and the kernels of projections, attention, experts and
-        tower are stored: "float32", or "float16" or "bfloat16", half the bytes. They are cast where they
-        are read; of a table, the rows asked for.
+        tower are stored: "float32", or at half the size "float16" or "bfloat16". They are cast where
+        they are used (of a table, only the rows looked up).
     """
     token = _FROZEN.set(_Frozen({}, None if weights == "float32" else tf.as_dtype(weights)))
     try:
@@ -40,12 +40,12 @@ def frozen_weights(weights: str = "float32") -> Iterator[None]:
 
 
 def weights_are_frozen() -> bool:
-    """Whether a graph for serving is being made."""
+    """Whether graphs being traced treat weights as constants."""
     return _FROZEN.get() is not None
 
 
 def as_stored(weight):
-    """``weight``; where an export stores weights in half precision, the variable that holds it so."""
+    """``weight``; if weights are stored in half precision, the variable that holds it so."""
     frozen = _FROZEN.get()
     if frozen is None or frozen.weights is None or not isinstance(weight, tf.Variable):
         return weight
@@ -64,12 +64,12 @@ def as_stored(weight):
 
 
 def folded(weight: tf.Variable, name: str, make: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """What ``make`` makes of weights alone, or the variable that holds it.
+    """``make()``, which depends only on weights; while they are frozen, from a variable.
 
     Args:
-      weight: one of these weights; the variable is called ``name`` and stands beside it.
-      name: of what is made.
-      make: takes nothing.
+      weight: one of these weights; the variable is named ``name``, in the same layer.
+      name: of the variable.
+      make: called without arguments.
     """
     frozen = _FROZEN.get()
     if frozen is None:
