@@ -11,6 +11,33 @@ from tests.layers.harness import Case, mask_of, normal
 from tests.reference import attention, moe
 from tests.reference.basics import unsaid
 
+
+def read(keys, values, mask=None, sink=None, own=None, own_values=None):
+    def column(numbers):
+        return tf.constant(numbers, tf.float64)[None, None, :, None]  # [1, 1, T, 1]
+
+    shared = masked_keys_values(
+        column(keys),
+        column(values),
+        None if mask is None else tf.constant([mask]),
+        None if sink is None else tf.constant([sink], tf.float64),
+    )
+    one = tf.ones([1, 1], tf.float64)
+    tokens = one[None]
+    if own is not None:
+        tokens = tokens[None]
+        own = masked_keys_values(column(own)[:, :, None], column(own_values)[:, :, None])
+    return attend(project_queries(one, one, 1, shaped_like=tokens), shared, own).numpy().item()
+
+
+def test_softmax_by_hand():
+    keys, values = [math.log(3), 0.0, 0.0], [1.0, 10.0, 100.0]
+    assert read(keys, values) == pytest.approx((3 + 10 + 100) / 5)
+    assert read(keys, values, mask=[True, True, False]) == pytest.approx((3 + 10) / 4)
+    assert read(keys, values, sink=0.0) == pytest.approx((3 + 10 + 100) / 6)
+    assert read(keys, values, [True, False, False], math.log(2)) == pytest.approx(3 / 5)
+
+
 HEADS, EXPERTS, ACTIVE, WIDTH = 2, 3, 2, 4
 
 
@@ -106,33 +133,6 @@ def test_own_and_shared_keys_equal_the_reference(mask, sink):
 # Numbers worked out by hand. One head, d = 1: logits are products of query and key.
 
 
-def read(keys, values, mask=None, sink=None, own=None, own_values=None):
-    def column(numbers):
-        return tf.constant(numbers, tf.float64)[None, None, :, None]  # [1, 1, T, 1]
-
-    shown = masked_keys_values(
-        column(keys),
-        column(values),
-        None if mask is None else tf.constant([mask]),
-        None if sink is None else tf.constant([sink], tf.float64),
-    )
-    one = tf.ones([1, 1], tf.float64)
-    if own is None:
-        return attend(project_queries(one, one, 1, shaped_like=one[None]), shown).numpy().item()
-    own = masked_keys_values(column(own)[:, :, None], column(own_values)[:, :, None])
-    return (
-        attend(project_queries(one, one, 1, shaped_like=one[None, None]), shown, own).numpy().item()
-    )
-
-
-def test_softmax_by_hand():
-    keys, values = [math.log(3), 0.0, 0.0], [1.0, 10.0, 100.0]
-    assert read(keys, values) == pytest.approx((3 + 10 + 100) / 5)
-    assert read(keys, values, mask=[True, True, False]) == pytest.approx((3 + 10) / 4)
-    assert read(keys, values, sink=0.0) == pytest.approx((3 + 10 + 100) / 6)
-    assert read(keys, values, [True, False, False], math.log(2)) == pytest.approx(3 / 5)
-
-
 def test_nothing_to_attend_to_by_hand():
     for sink in (None, 0.0, 5.0, -50.0):
         assert read([1.0, 2.0], [3.0, 4.0], [False, False], sink) == 0
@@ -159,7 +159,7 @@ def test_logits_are_divided_by_the_root_of_a_head_s_width():
 
 
 @pytest.mark.parametrize("sink", [True, False])
-@pytest.mark.parametrize("filler", [0.0, 1.0, 1e4, 1e30])
+@pytest.mark.parametrize("filler", [1.0, 1e30])
 def test_padding_moves_no_real_token(filler, sink):
     case = CASES["cross" if sink else "cross, no sink"]
     layer = harness.made(case, "float32", jitter=0.4)
@@ -197,58 +197,7 @@ def test_nothing_to_attend_to_gives_zeros_and_finite_gradients(tokens, sink, dty
         assert np.isfinite(tf.cast(part, tf.float32)).all()
 
 
-@pytest.mark.parametrize("sink", [True, False])
-def test_one_empty_row_does_not_touch_the_others(sink):
-    layer = harness.made(CASES["cross" if sink else "cross, no sink"], jitter=0.4)
-    inputs = harness.tensors(CROSS.inputs)
-    y, _ = layer(*inputs)
-    np.testing.assert_array_equal(y[1], np.zeros([3, WIDTH]))
-    alone, _ = layer(*(x[2:] for x in inputs))
-    np.testing.assert_allclose(y[2, 0], alone[0, 0], atol=1e-12)
-
-
 # Properties.
-
-
-def test_the_order_of_the_context_does_not_matter():
-    layer = harness.made(CROSS, jitter=0.4)
-    query, context, query_mask, mask = harness.tensors(CROSS.inputs)
-    turned = layer(query, context[:, ::-1], query_mask, mask[:, ::-1])[0]
-    np.testing.assert_allclose(
-        turned, layer(query, context, query_mask, mask)[0], rtol=1e-10, atol=1e-12
-    )
-
-
-def test_tokens_that_are_groups_of_their_own_see_themselves_alone():
-    layer = harness.made(CASES["self, no sink"], jitter=0.4)
-    x = tf.constant(QUERY)
-    gates, _ = layer.route(x)
-    alone = layer.out(layer.value(x, gates), gates)
-    for t in range(3):
-        group, _ = layer(x[:, t : t + 1])
-        np.testing.assert_allclose(alone[:, t : t + 1], group, rtol=1e-10, atol=1e-12)
-
-
-def test_a_sink_of_very_low_logit_is_no_sink():
-    with_sink = harness.made(SELF, jitter=0.4)
-    without = harness.made(CASES["self, no sink"])
-    harness.copy_weights(with_sink, without)
-    with_sink.sink.assign([-1e4] * HEADS)
-    inputs = harness.tensors(SELF.inputs)
-    np.testing.assert_allclose(with_sink(*inputs)[0], without(*inputs)[0], rtol=1e-10, atol=1e-12)
-
-
-def test_value_and_output_use_the_same_experts():
-    # An expert that no token chooses gets no gradient in either mixture.
-    layer = harness.made(CASES["self, no mask"], jitter=0.4)
-    x = tf.constant(QUERY[:1, :1])
-    gates, _ = layer.route(x)
-    with tf.GradientTape() as tape:
-        y, _ = layer(x)
-    slopes = tape.gradient(y, [layer.value.kernel, layer.out.kernel])
-    for slope in slopes:
-        used = np.abs(tf.convert_to_tensor(slope)).sum(axis=(1, 2)) > 0
-        np.testing.assert_array_equal(used, gates.numpy().ravel() > 0)
 
 
 def test_at_first_it_is_dense_attention():

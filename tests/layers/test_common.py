@@ -10,6 +10,18 @@ from tests.layers.harness import Case, normal
 from tests.reference.basics import rms_norm
 
 
+def test_rms_norm_by_hand():
+    layer = RMSNorm()
+    layer.build([None, 2])
+    layer.gain.assign([1.0, 2.0])
+    # RMS(3, 4) = sqrt(12.5), RMS(7, 1) = 5.
+    np.testing.assert_allclose(
+        layer(tf.constant([[3.0, 4.0], [7.0, 1.0]])),
+        [[3 / 12.5**0.5, 8 / 12.5**0.5], [7 / 5, 2 / 5]],
+        rtol=1e-6,
+    )
+
+
 def norm_reference(w, x):
     gain = np.broadcast_to(w["gain"], x.shape)
     normed = np.zeros_like(x)
@@ -30,18 +42,6 @@ CASES = {
 @pytest.mark.parametrize("check", harness.CHECKS)
 def test_rms_norm(case, check, tmp_path):
     check(case, tmp_path)
-
-
-def test_rms_norm_by_hand():
-    layer = RMSNorm()
-    layer.build([None, 2])
-    layer.gain.assign([1.0, 2.0])
-    # RMS(3, 4) = sqrt(12.5), RMS(7, 1) = 5.
-    np.testing.assert_allclose(
-        layer(tf.constant([[3.0, 4.0], [7.0, 1.0]])),
-        [[3 / 12.5**0.5, 8 / 12.5**0.5], [7 / 5, 2 / 5]],
-        rtol=1e-6,
-    )
 
 
 def test_rms_norm_of_zero_and_of_large_numbers_is_finite():

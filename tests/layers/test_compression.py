@@ -7,6 +7,23 @@ from tests.layers import harness
 from tests.layers.harness import Case, mask_of, normal
 from tests.reference.compression import compress
 
+
+def test_by_hand():
+    # One query, one head, d = 1: RMSNorm makes every token its sign. Keys ln 3 x, values x.
+    layer = SequenceCompression(1, 1, sink=False, dtype="float64")
+    layer.build([None, None, 1])
+    layer.queries.assign([[2]])
+    for kernel, value in (
+        (layer.query_kernel, 0.5),
+        (layer.key_kernel, np.log(3) / 2),
+        (layer.value_kernel, 1.0),
+        (layer.output_kernel, 10.0),
+    ):
+        kernel.assign([[value]])
+    # Logits ln(3)/2 and -ln(3)/2, weights 3/4 and 1/4: 2 + 10 (3/4 - 1/4).
+    np.testing.assert_allclose(layer(tf.constant([[[5.0], [-7.0]]])), [[[7.0]]], rtol=1e-6)
+
+
 HEADS, WIDTH, QUERIES = 2, 4, 3
 X, MASK = normal(3, 5, WIDTH), mask_of([5, 2, 0], 5)
 
@@ -66,30 +83,6 @@ def test_padding_moves_nothing(case):
             np.testing.assert_allclose(
                 layer(*harness.tensors((padded, mask), "float32")), expected, rtol=1e-5, atol=1e-6
             )
-
-
-def test_the_order_of_events_does_not_matter():
-    layer = harness.made(CASES["mask"], jitter=0.4)
-    x, mask = harness.tensors((X, MASK))
-    np.testing.assert_allclose(
-        layer(x[:, ::-1], mask[:, ::-1]), layer(x, mask), rtol=1e-10, atol=1e-12
-    )
-
-
-def test_by_hand():
-    # One query, one head, d = 1: RMSNorm makes every token its sign. Keys ln 3 x, values x.
-    layer = SequenceCompression(1, 1, sink=False, dtype="float64")
-    layer.build([None, None, 1])
-    layer.queries.assign([[2]])
-    for kernel, value in (
-        (layer.query_kernel, 0.5),
-        (layer.key_kernel, np.log(3) / 2),
-        (layer.value_kernel, 1.0),
-        (layer.output_kernel, 10.0),
-    ):
-        kernel.assign([[value]])
-    # Logits ln(3)/2 and -ln(3)/2, weights 3/4 and 1/4: 2 + 10 (3/4 - 1/4).
-    np.testing.assert_allclose(layer(tf.constant([[[5.0], [-7.0]]])), [[[7.0]]], rtol=1e-6)
 
 
 def test_heads_that_do_not_divide_the_width_are_named():

@@ -57,29 +57,6 @@ def test_groups_do_not_see_each_other(layer):
             assert all(np.any(slope) == (other == group) for slope in by_streams)
 
 
-def test_global_tokens_do_not_see_each_other(layer):
-    ((_, _, tokens),) = harness.tensors(case().inputs)
-    with tf.GradientTape() as tape:
-        tape.watch(tokens)
-        (first, second), _ = layer.encode_globals(tokens)
-        total = tf.reduce_sum(first[0, 1, 0] ** 2) + tf.reduce_sum(second[0, 1, 0] ** 2)
-    for slope in tape.gradient(total, tokens):
-        touched = np.any(slope, axis=-1)
-        assert touched[0, 1, 0]
-        assert touched.sum() == 1
-
-
-def test_a_global_token_is_a_sequence_of_one_token_without_a_sink():
-    layer = harness.made(case(sink=False), jitter=0.4)
-    ((_, _, tokens),) = harness.tensors(case().inputs)
-    encoded, counted = layer.encode_globals(tokens)
-    groups = tuple(tf.reshape(stream, [8, 1, WIDTH]) for stream in tokens)
-    as_sequence, _, same_counts = layer.attend_within(groups, tf.ones([8, 1], tf.bool))
-    for stream, other in zip(encoded, as_sequence, strict=True):
-        np.testing.assert_allclose(tf.reshape(stream, [8, 1, WIDTH]), other, atol=1e-12)
-    np.testing.assert_allclose(counted, same_counts, atol=1e-12)
-
-
 def test_one_set_of_weights_serves_all_groups(layer):
     ((sequences, masks, tokens),) = harness.tensors(case().inputs)
     (encoded, _), _ = layer(([sequences[0]] * 2, [masks[0]] * 2, tokens))
@@ -127,15 +104,6 @@ def test_an_empty_sequence_has_finite_outputs_and_gradients(sink):
         )
         for part in (*by_inputs, *by_weights):
             assert np.isfinite(part).all()
-
-
-def test_statistics_count_real_tokens_only():
-    layer = harness.made(case())
-    _, statistics = layer(*harness.tensors(case().inputs))
-    tokens = 4 + 2 + 2 * 2 * 2
-    assert statistics.shape == [2, 2, EXPERTS]
-    np.testing.assert_array_equal(np.sum(statistics[:, 0], axis=-1), [ACTIVE * tokens] * 2)
-    np.testing.assert_allclose(np.sum(statistics[:, 1], axis=-1), [tokens] * 2)
 
 
 def test_at_first_it_is_the_dense_pre_norm_block():

@@ -70,17 +70,6 @@ def test_sequence_tokens_do_not_depend_on_any_global_token(layer):
         np.testing.assert_array_equal(stream, again)
 
 
-def test_sequence_tokens_see_all_of_their_own_sequence(layer):
-    ((sequence, mask, tokens),) = harness.tensors(case().inputs)
-    for token in range(3):
-        with tf.GradientTape() as tape:
-            tape.watch(sequence)
-            (encoded, _), _ = layer((sequence, mask, tokens))
-            total = tf.reduce_sum(encoded[0][0, token] ** 2)
-        touched = np.any(tape.gradient(total, sequence[0]), axis=-1)
-        np.testing.assert_array_equal(touched, [[True] * 3, [False] * 3])
-
-
 def test_a_global_token_sees_its_sequence_and_its_candidate_s_tokens_and_nothing_else(layer):
     ((sequence, mask, tokens),) = harness.tensors(case().inputs)
     for request, candidate, token in np.ndindex(2, 2, 2):
@@ -108,31 +97,11 @@ def test_many_candidates_at_once_equal_one_at_a_time(layer):
             np.testing.assert_allclose(stream[:, 0], other[:, c], rtol=1e-10, atol=1e-12)
 
 
-def test_the_order_of_candidates_and_of_global_tokens_does_not_matter(layer):
-    ((sequence, mask, tokens),) = harness.tensors((inputs(candidates=3),))
-    (_, encoded), _ = layer((sequence, mask, tokens))
-    for axis, order in ((1, [2, 0, 1]), (2, [1, 0])):
-        turned = tuple(tf.gather(stream, order, axis=axis) for stream in tokens)
-        (_, result), _ = layer((sequence, mask, turned))
-        for stream, other in zip(result, encoded, strict=True):
-            np.testing.assert_allclose(
-                stream, tf.gather(other, order, axis=axis), rtol=1e-10, atol=1e-12
-            )
-
-
 def test_no_candidate_is_legal(layer):
     ((sequence, mask, tokens),) = harness.tensors((inputs(candidates=0),))
     (_, encoded), statistics = layer((sequence, mask, tokens))
     assert all(stream.shape == [2, 0, 2, WIDTH] for stream in encoded)
     np.testing.assert_array_equal(np.sum(statistics[:, 0], axis=-1), [ACTIVE * sum(LENGTHS)] * 2)
-
-
-def test_statistics_count_a_request_s_real_tokens_once_and_every_candidate_s():
-    layer = harness.made(case())
-    _, statistics = layer(*harness.tensors(case().inputs))
-    tokens = sum(LENGTHS) + 2 * 2 * 2
-    np.testing.assert_array_equal(np.sum(statistics[:, 0], axis=-1), [ACTIVE * tokens] * 2)
-    np.testing.assert_allclose(np.sum(statistics[:, 1], axis=-1), [tokens] * 2)
 
 
 # Padding.
@@ -195,12 +164,6 @@ def test_at_first_it_is_the_dense_pre_norm_block_however_often_it_runs():
     for streams, (other,) in zip(state, reference_state, strict=True):
         for stream in streams:
             np.testing.assert_allclose(stream, other, rtol=1e-10, atol=1e-12)
-
-
-def test_at_first_attention_reads_stream_0_and_the_feed_forward_network_stream_1():
-    layer = harness.made(case())
-    np.testing.assert_array_equal(layer.attention_connection.read, [1, 0])
-    np.testing.assert_array_equal(layer.ffn_connection.read, [0, 1])
 
 
 def test_dropout_works_in_training_alone():

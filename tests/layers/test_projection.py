@@ -6,6 +6,17 @@ from loopctr_tf.layers import GroupProjection
 from tests.layers import harness
 from tests.layers.harness import Case, normal
 
+
+def test_by_hand():
+    layer = GroupProjection(1)
+    layer.build([[None, 2], [None, 1]])
+    for weight, value in zip(layer.weights, ([[1], [10]], [3], [[100]], [-1]), strict=True):
+        weight.assign(value)
+    first, second = layer([tf.constant([[1.0, 2.0]]), tf.constant([[2.0]])])
+    np.testing.assert_array_equal(first, [[24]])
+    np.testing.assert_array_equal(second, [[199]])
+
+
 GROUPS = [normal(2, 3, 5), normal(2, 4), normal(2, 2, 2, 5, seed=1)]
 
 
@@ -38,16 +49,6 @@ CASES = {
 @pytest.mark.parametrize("check", harness.CHECKS)
 def test_layer(case, check, tmp_path):
     check(case, tmp_path)
-
-
-def test_by_hand():
-    layer = GroupProjection(1)
-    layer.build([[None, 2], [None, 1]])
-    for weight, value in zip(layer.weights, ([[1], [10]], [3], [[100]], [-1]), strict=True):
-        weight.assign(value)
-    first, second = layer([tf.constant([[1.0, 2.0]]), tf.constant([[2.0]])])
-    np.testing.assert_array_equal(first, [[24]])
-    np.testing.assert_array_equal(second, [[199]])
 
 
 def test_groups_of_equal_width_share_weights_only_when_asked_to():

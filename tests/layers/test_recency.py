@@ -7,6 +7,17 @@ from tests.layers import harness
 from tests.layers.harness import Case, normal
 from tests.reference.basics import unsaid
 
+
+def test_by_hand():
+    layer = RecencyEmbedding(2)
+    layer.build([None, None, 1])
+    layer.vectors.assign([[10], [20]])
+    added = layer(tf.constant([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [0.0]]]), tf.constant([3, 2]))
+    # The last of three and the last of two are the most recent; older ones share the last vector.
+    np.testing.assert_array_equal(added[0, :, 0], [21, 22, 13])
+    np.testing.assert_array_equal(added[1, :2, 0], [24, 15])
+
+
 LENGTHS = np.array([4, 2, 0], np.int32)
 
 
@@ -27,16 +38,6 @@ def test_layer(check, tmp_path):
     check(CASE, tmp_path)
 
 
-def test_by_hand():
-    layer = RecencyEmbedding(2)
-    layer.build([None, None, 1])
-    layer.vectors.assign([[10], [20]])
-    added = layer(tf.constant([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [0.0]]]), tf.constant([3, 2]))
-    # The last of three and the last of two are the most recent; older ones share the last vector.
-    np.testing.assert_array_equal(added[0, :, 0], [21, 22, 13])
-    np.testing.assert_array_equal(added[1, :2, 0], [24, 15])
-
-
 def test_a_vectors_gradient_counts_every_row_in_bfloat16():
     layer = RecencyEmbedding(2, dtype="mixed_bfloat16")
     tokens = tf.zeros([3000, 1, 1], tf.bfloat16)
@@ -49,14 +50,6 @@ def test_a_vectors_gradient_counts_every_row_in_bfloat16():
 def test_at_first_nothing_is_added():
     tokens, lengths = harness.tensors(CASE.inputs, "float32")
     np.testing.assert_array_equal(RecencyEmbedding(3)(tokens, lengths), tokens)
-
-
-def test_padding_does_not_move_real_tokens_and_has_no_gradient_through_them():
-    layer = harness.made(CASE, "float32", jitter=0.4)
-    tokens, lengths = harness.tensors(CASE.inputs, "float32")
-    longer = tf.pad(tokens, [[0, 0], [0, 3], [0, 0]])
-    np.testing.assert_array_equal(layer(longer, lengths)[0, :4], layer(tokens, lengths)[0])
-    np.testing.assert_array_equal(layer(longer, lengths)[1, :2], layer(tokens, lengths)[1, :2])
 
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])

@@ -1,4 +1,4 @@
-"""Optimizers for click models: AdamW for dense weights, a rule of their own for embedding tables."""
+"""Optimizers for click models: AdamW for dense weights, a separate rule for embedding tables."""
 
 from loopctr_tf.training.optimizers.catch_up import CatchUp
 from loopctr_tf.training.optimizers.choice import adamw

@@ -1,4 +1,4 @@
-"""One call that makes the optimizer of a model: AdamW, and the rule for its tables."""
+"""One function that makes a model's optimizer: AdamW, and the rule for its tables."""
 
 import tf_keras as keras
 
@@ -19,26 +19,26 @@ def adamw(
     table_learning_rate: float | None = None,
     table_weight_decay: float = 0.0,
 ) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019), for embedding tables another rule if wanted.
+    """AdamW (Loshchilov and Hutter, 2019), optionally with another rule for embedding tables.
 
     With "adamw" a step reads and writes every row of every table and of its two moments; with the other
-    two the work of a step does not depend on how many rows there are.
+    two, the cost of a step does not depend on the number of rows.
 
     Args:
-      learning_rate: the rate, or a schedule.
+      learning_rate: a rate or a schedule.
       weight_decay: decoupled decay of the matrices.
-      clip_norm: limit of the gradients' global norm; 0 clips nothing.
-      ema_momentum: momentum of an exponential moving average of all weights; 0 keeps none. It reads and
+      clip_norm: limit of the gradients' global norm; 0 means no clipping.
+      ema_momentum: momentum of an exponential moving average of all weights; 0 means none. It reads and
         writes whole tables at every step, whatever ``tables`` is.
-      tables: "adamw"; "lazy_adamw", whose moments of a row change only when a batch names the row
-        (:class:`LazyAdamW`); "rowwise_adagrad", with one figure of state a row
+      tables: "adamw"; "lazy_adamw", which changes a row's moments only when the row is in a batch
+        (:class:`LazyAdamW`); "rowwise_adagrad", with one number of state per row
         (:class:`RowwiseAdagrad`).
-      table_learning_rate: rate of the tables under the last two; None means ``learning_rate``.
-      table_weight_decay: decoupled decay of the tables under the last two. Above 0, give ``fit`` the
-        callback :class:`CatchUp`.
+      table_learning_rate: rate of the tables with the last two; None means ``learning_rate``.
+      table_weight_decay: decoupled decay of the tables with the last two. If it is above 0, give ``fit``
+        the callback :class:`CatchUp`.
 
     Raises:
-      UsageError: for settings that do not exist, are outside their range or do not fit together.
+      UsageError: a setting is unknown, out of range or incompatible with another.
     """
     settings = {
         "learning_rate": learning_rate,

@@ -1,26 +1,26 @@
-"""AdamW that decays matrices alone and clips what a batch asks of a row, not its parts."""
+"""AdamW that decays only matrices and clips the summed gradient of a row."""
 
 import tensorflow as tf
 import tf_keras as keras
 
 COPIES = r"(/(replica|part)_\d+)*(:\d+)?$"
-"""How a name may go on: a strategy's copies and parts of a variable."""
+"""What may end a variable's name: a strategy's replicas and partitions."""
 
 UNDECAYED = (
     r"(^|/)(embeddings|bias(_\d+)?|gain|sink|vectors|queries)" + COPIES,
     r"_hcr/\w+?" + COPIES,
 )
-"""Patterns of the variables that weight decay leaves alone; the ends of names, so that what a user calls
-a model or a sequence does not matter."""
+"""Patterns of variables without weight decay. They match the ends of names, so that the names of models
+and sequences do not matter."""
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class AdamW(keras.optimizers.AdamW):
-    """Keras's AdamW that never decays :data:`UNDECAYED`, also after it was saved and loaded.
+    """Keras's AdamW that never decays :data:`UNDECAYED`, even after it was saved and loaded.
 
-    Gradients come in the precision of their variables. Those of a table's row that a batch names several
-    times are summed before they are clipped, as they would be in a dense gradient; Keras clips first, by
-    a norm that knows nothing of the sums.
+    Gradients are cast to the precision of their variables. If a row occurs several times in a batch, its
+    gradients are summed before they are clipped, as they would be in a dense gradient; Keras clips
+    first, by the norm of the separate gradients.
     """
 
     def __init__(self, *args, **kwargs):
@@ -28,7 +28,7 @@ class AdamW(keras.optimizers.AdamW):
         self.exclude_from_weight_decay(var_names=list(UNDECAYED))
 
     def apply_gradients(self, grads_and_vars, *args, **kwargs):
-        """Keras's, for gradients of any floating-point type."""
+        """As in Keras, for gradients of any floating-point type."""
         grads_and_vars = [
             (gradient if gradient is None else tf.cast(gradient, variable.dtype), variable)
             for gradient, variable in grads_and_vars
@@ -39,10 +39,10 @@ class AdamW(keras.optimizers.AdamW):
         return super()._clip_gradients(super()._deduplicate_sparse_grad(grads))
 
     def _deduplicate_sparse_grad(self, grads):
-        return grads  # before clipping
+        return grads  # done before clipping
 
     def _update_step_xla(self, gradient, variable, key):
-        # A batch names any number of rows, and XLA would compile anew for each.
+        # Batches have any number of distinct rows, and XLA would compile for each number.
         if isinstance(gradient, tf.IndexedSlices):
             return self._update_step(gradient, variable)
         return super()._update_step_xla(gradient, variable, key)

@@ -1,4 +1,4 @@
-"""AdamW whose moments of a table's row change only when a batch names the row."""
+"""AdamW that changes a table row's moments only when the row is in a batch."""
 
 import tensorflow as tf
 import tf_keras as keras
@@ -8,14 +8,14 @@ from loopctr_tf.training.optimizers.row_sparse import RowSparse, gather
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class LazyAdamW(RowSparse):
-    """AdamW (Loshchilov and Hutter, 2019) that of a table touches only the rows that a batch names.
+    """AdamW (Loshchilov and Hutter, 2019) that touches only those rows of a table that are in the batch.
 
-    Of these rows, with gradient g at step t:
+    For these rows, with gradient g at step t:
       m = beta_1 m + (1 - beta_1) g;  v = beta_2 v + (1 - beta_2) g^2
       row -= rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
-    Moments of other rows stand still, and so do the rows themselves; t counts the steps of the
-    optimizer, as in ``tfa.optimizers.LazyAdam``. A table whose every row is named at each step trains
-    exactly as under AdamW, and the state is the same: two figures for each of the table's.
+    Other rows and their moments do not change; t counts the optimizer's steps, as in
+    ``tfa.optimizers.LazyAdam``. A table whose rows are all in every batch trains exactly as with AdamW,
+    and the state is the same: two numbers for each number in the table.
 
     Decay of tables, and arguments: see ``RowSparse``.
     """

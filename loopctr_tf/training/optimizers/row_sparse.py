@@ -1,4 +1,4 @@
-"""What the row-sparse optimizers share: only the rows that a batch names are read and written."""
+"""What the row-sparse optimizers share: only the rows in a batch are read and written."""
 
 import math
 import re
@@ -12,40 +12,40 @@ from loopctr_tf.training.optimizers.dense import COPIES, AdamW
 _TABLE = re.compile(r"(^|/)embeddings" + COPIES)  # as Keras's Embedding layer names it
 
 
-def is_table(variable) -> bool:
-    """Whether ``variable`` is an embedding table [rows, dim], or a strategy's copy or part of one."""
+def is_table(variable: tf.Variable) -> bool:
+    """Whether ``variable`` is an embedding table [rows, dim], or a replica or partition of one."""
     return _TABLE.search(variable.name) is not None
 
 
-def gather(variable, rows) -> tf.Tensor:
-    """``rows`` of ``variable``; ``tf.gather`` would read all of what a strategy mirrors."""
+def gather(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """``rows`` of ``variable``; ``tf.gather`` would read the whole of a mirrored variable."""
     return tf.raw_ops.ResourceGather(resource=variable.handle, indices=rows, dtype=variable.dtype)
 
 
 class RowSparse(AdamW):
-    """:class:`AdamW` for dense weights; of tables, :meth:`row_change` says how a row moves.
+    """:class:`AdamW` for dense weights; a subclass's :meth:`row_change` is the rule for table rows.
 
-    The work of a step does not depend on how many rows a table has. A gradient that is not
-    ``tf.IndexedSlices`` counts as one of every row.
+    The cost of a step does not depend on the number of rows of a table. A gradient that is not
+    ``tf.IndexedSlices`` counts as one for every row.
 
-    Decay of tables is decoupled, as AdamW's: each step multiplies every row by 1 - rate * decay. A row
-    gets all that it missed at once, when a batch next names it: the optimizer keeps the running sum of
-    log(1 - rate * decay), in float64, and of every row the sum at which it last stood, so that a
-    changing rate makes no difference. Until then the model reads the row as it stood (ours; nothing else
-    is possible without touching rows in the forward pass). :meth:`catch_up` brings all rows up to date.
-    Without decay none of this is kept. A checkpoint of partitioned tables that decay restores into
-    tables partitioned alike.
+    Decay of tables is decoupled, as in AdamW: each step multiplies every row by 1 - rate * decay. A row
+    receives all decay that it missed at once, when it is next in a batch. The optimizer stores the
+    running sum of log(1 - rate * decay), in float64, and for every row the sum at its last update, so
+    that rates may change. Until then the model reads the row without that decay (ours; otherwise the
+    forward pass would have to write rows). :meth:`catch_up` brings all rows up to date. Without decay
+    none of this is stored. A checkpoint of partitioned tables with decay can only be restored into
+    tables with the same partitions.
 
-    A moving average of weights (``use_ema``) is Keras's: it reads and writes whole tables at every step.
-    With it, rows are caught up at every step too.
+    A moving average of weights (``use_ema``) is Keras's: it reads and writes whole tables at every step,
+    and with it every step also catches up all rows.
 
     Args:
-      table_learning_rate: constant rate of tables; None means ``learning_rate``, its schedule too.
+      table_learning_rate: constant rate of tables; None means ``learning_rate`` and its schedule.
       table_weight_decay: decay of tables.
-      args, kwargs: as Keras's AdamW takes them.
+      args, kwargs: as for Keras's AdamW.
 
     Raises:
-      UsageError: for settings outside their range, and for ``amsgrad``.
+      UsageError: a setting is out of range, or ``amsgrad`` is set.
     """
 
     def __init__(
@@ -74,38 +74,40 @@ class RowSparse(AdamW):
                 "give less: their product must stay below 1"
             )
 
-    def row_change(self, table, rows, gradient, rate) -> tf.Tensor:
-        """What a step takes from ``rows`` of ``table``; updates the rows' state.
+    def row_change(
+        self, table: tf.Variable, rows: tf.Tensor, gradient: tf.Tensor, rate: tf.Tensor
+    ) -> tf.Tensor:
+        """What a step subtracts from ``rows`` of ``table``; also updates the rows' state.
 
         Args:
           table: variable [all rows, dim].
-          rows: int [n], no number twice.
+          rows: int [n], without duplicates.
           gradient: [n, dim].
           rate: learning rate, scalar of the table's type.
 
         Returns:
           [n, dim].
         """
-        raise NotImplementedError("a row-sparse optimizer says how a row moves")
+        raise NotImplementedError("a row-sparse optimizer must define row_change")
 
     def build(self, var_list):
-        """Creates the state of all of ``var_list``."""
+        """Creates the state for ``var_list``."""
         if getattr(self, "_built", False):
             return
         super().build(var_list)
         if not self.table_weight_decay:
             return
         self._log_decay = self.add_variable([], tf.float64, name="log_decay")
-        self._stood = []
+        self._stood = []  # the name is part of checkpoints
         self._stood_of = self._no_dependency({})
         for table in filter(is_table, var_list):
             with tf.distribute.get_strategy().extended.colocate_vars_with(table):
-                stood = self.add_variable(table.shape[:1], tf.float64, name="log_decay_stood")
-            self._stood.append(stood)
-            self._stood_of[self._var_key(table)] = stood
+                updated_at = self.add_variable(table.shape[:1], tf.float64, name="log_decay_stood")
+            self._stood.append(updated_at)
+            self._stood_of[self._var_key(table)] = updated_at
 
     def update_step(self, gradient, variable):
-        """One step of ``variable``, a table or not; slices name no row twice."""
+        """One step of ``variable``, a table or not; slices must not repeat a row."""
         if not is_table(variable):
             super().update_step(gradient, variable)
             return
@@ -117,28 +119,30 @@ class RowSparse(AdamW):
         change = self.row_change(variable, rows, gradient, rate)
         values = gather(variable, rows)
         if self.table_weight_decay:
-            stood = self._stood_of[self._var_key(variable)]
-            values *= self._missed_decay(gather(stood, rows), variable.dtype)
+            updated_at = self._stood_of[self._var_key(variable)]
+            values *= self._missed_decay(gather(updated_at, rows), variable.dtype)
             now = tf.fill(tf.shape(rows), tf.convert_to_tensor(self._log_decay))
-            stood.scatter_update(tf.IndexedSlices(now, rows))
-        # Six times as fast on a CPU as scatter_sub, which locks.
+            updated_at.scatter_update(tf.IndexedSlices(now, rows))
+        # On a CPU six times as fast as scatter_sub, which locks.
         variable.scatter_update(tf.IndexedSlices(values - change, rows))
 
     def catch_up(self, var_list) -> None:
-        """Gives every row of the tables in ``var_list`` the decay that it missed; reads whole tables."""
+        """Applies all missed decay to the tables in ``var_list``; reads and writes whole tables."""
         if not self.table_weight_decay or not getattr(self, "_built", False):
             return
 
-        def bring(table, stood):
-            table.assign(table * self._missed_decay(stood, table.dtype))
-            stood.assign(tf.fill(stood.shape, tf.convert_to_tensor(self._log_decay)))
+        def bring(table, updated_at):
+            table.assign(table * self._missed_decay(updated_at, table.dtype))
+            updated_at.assign(tf.fill(updated_at.shape, tf.convert_to_tensor(self._log_decay)))
 
         for table in filter(is_table, var_list):
-            stood = self._stood_of[self._var_key(table)]
-            self._distribution_strategy.extended.update(table, bring, args=(stood,), group=False)
+            updated_at = self._stood_of[self._var_key(table)]
+            self._distribution_strategy.extended.update(
+                table, bring, args=(updated_at,), group=False
+            )
 
     def finalize_variable_values(self, var_list):
-        """Brings all rows up to date; Keras calls it when ``fit`` ends."""
+        """Brings all rows up to date; called by Keras at the end of ``fit``."""
         self.catch_up(var_list)
         super().finalize_variable_values(var_list)
 
@@ -153,9 +157,9 @@ class RowSparse(AdamW):
     def _table_rate(self):
         return self.learning_rate if self.table_learning_rate is None else self.table_learning_rate
 
-    def _missed_decay(self, stood, dtype) -> tf.Tensor:
-        """Factor [n, 1] of rows that last stood at ``stood`` [n]."""
-        return tf.cast(tf.exp(self._log_decay - stood), dtype)[:, None]
+    def _missed_decay(self, updated_at, dtype) -> tf.Tensor:
+        """Factor [n, 1] of rows last updated when the sum was ``updated_at`` [n]."""
+        return tf.cast(tf.exp(self._log_decay - updated_at), dtype)[:, None]
 
     def _distributed_apply_gradients_fn(self, distribution, grads_and_vars, **kwargs):
         if self.table_weight_decay:

@@ -1,4 +1,4 @@
-"""AdamW for dense weights, row-wise Adagrad for tables: one figure of state a row."""
+"""AdamW for dense weights, row-wise Adagrad for tables: one number of state per row."""
 
 import tensorflow as tf
 import tf_keras as keras
@@ -8,13 +8,13 @@ from loopctr_tf.training.optimizers.row_sparse import RowSparse, gather, is_tabl
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class RowwiseAdagrad(RowSparse):
-    """AdamW for dense weights; for tables Adagrad with one accumulator a row.
+    """AdamW for dense weights; for tables Adagrad with one accumulator per row.
 
-    Of the rows that a batch names, with gradient g [dim]:
+    For the rows in a batch, with gradient g [dim]:
       a += mean(g^2);  row -= rate g / (sqrt(a) + epsilon)
     Accumulators start at 0. This is the exact row-wise Adagrad of DLRM (``optim/rwsadagrad.py``) and of
-    FBGEMM and TorchRec (``EXACT_ROWWISE_ADAGRAD``): gradients of a row named several times are summed
-    first. The state of a table is 1 / (2 dim) of AdamW's. Its rate is its own in most recipes, since
+    FBGEMM and TorchRec (``EXACT_ROWWISE_ADAGRAD``): gradients of a row that occurs several times are
+    summed first. The state of a table is 1 / (2 dim) of AdamW's. Most recipes use a separate rate, since
     steps shrink as accumulators grow: give ``table_learning_rate``.
 
     Decay of tables, and arguments: see ``RowSparse``.
@@ -23,7 +23,7 @@ class RowwiseAdagrad(RowSparse):
     def add_variable_from_reference(
         self, model_variable, variable_name, shape=None, initial_value=None
     ):
-        """Keras's; of a table the two moments are one variable, of one figure a row."""
+        """As in Keras, but a table's two moments are one variable, with one number per row."""
         if is_table(model_variable):
             if variable_name == "v":
                 return self._momentums[-1]  # Keras has just asked for it as this table's "m"

@@ -59,7 +59,7 @@ def test_settings_of_tables_survive_serialisation(tables):
         ),
     ],
 )
-def test_what_cannot_be_is_told_with_the_remedy(settings, expected):
+def test_an_error_names_the_remedy(settings, expected):
     with pytest.raises(lc.UsageError) as error:
         lc.optimizers.adamw(**settings)
     assert str(error.value) == expected

@@ -9,6 +9,18 @@ import loopctr_tf as lc
 from tests.factories import tiny_model
 
 
+def test_a_step_worked_out_by_hand():
+    """The first step of Adam moves by rate * sign(gradient); the decay comes on top."""
+    kernel = tf.Variable([[2.0, -4.0]], name="dense/kernel")
+    bias = tf.Variable([2.0, -4.0], name="dense/bias")
+    optimizer = lc.optimizers.adamw(learning_rate=0.1, weight_decay=0.5)
+    gradient = tf.constant([0.3, -0.2])
+    optimizer.apply_gradients([(gradient[None], kernel), (gradient, bias)])
+    np.testing.assert_allclose(bias, [2 - 0.1, -4 + 0.1], rtol=1e-5)
+    # Decoupled: 2 (1 - .1 * .5) - .1, and -4 (1 - .1 * .5) + .1.
+    np.testing.assert_allclose(kernel, [[1.9 - 0.1, -3.8 + 0.1]], rtol=1e-5)
+
+
 def decayed(model, optimizer) -> set[str]:
     """Names of the weights that a step without any gradient changes."""
     before = [weight.numpy() for weight in model.trainable_variables]
@@ -25,18 +37,6 @@ def matrices(model) -> set[str]:
     """Names of the kernels of projections, attention, experts, routers and tower."""
     kinds = r"/(kernel(_\d+)?|query|key|value|output|inner|outer):0$"
     return {w.name for w in model.weights if re.search(kinds, w.name) and "_hcr/" not in w.name}
-
-
-def test_a_step_worked_out_by_hand():
-    """The first step of Adam moves by rate * sign(gradient); the decay comes on top."""
-    kernel = tf.Variable([[2.0, -4.0]], name="dense/kernel")
-    bias = tf.Variable([2.0, -4.0], name="dense/bias")
-    optimizer = lc.optimizers.adamw(learning_rate=0.1, weight_decay=0.5)
-    gradient = tf.constant([0.3, -0.2])
-    optimizer.apply_gradients([(gradient[None], kernel), (gradient, bias)])
-    np.testing.assert_allclose(bias, [2 - 0.1, -4 + 0.1], rtol=1e-5)
-    # Decoupled: 2 (1 - .1 * .5) - .1, and -4 (1 - .1 * .5) + .1.
-    np.testing.assert_allclose(kernel, [[1.9 - 0.1, -3.8 + 0.1]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
@@ -90,10 +90,6 @@ def test_copies_and_parts_of_a_variable_are_treated_alike(copy):
         assert variable.name == f"{name}{copy}:0"
         optimizer.build([variable])
         assert optimizer._use_weight_decay(variable) == expected, variable.name
-
-
-def test_no_decay_is_no_decay():
-    assert decayed(tiny_model(), lc.optimizers.adamw(weight_decay=0.0)) == set()
 
 
 def test_the_global_norm_is_clipped():

@@ -27,9 +27,9 @@ def test_two_steps_worked_out_by_hand():
     np.testing.assert_allclose(table, [[1.9], [5.0 - late]], rtol=1e-5)
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-@pytest.mark.parametrize("schedule", [False, True])
+@pytest.mark.parametrize(
+    ("clip_norm", "decay", "schedule"), [(0.0, 0.0, False), (0.5, 0.5, False), (0.0, 0.5, True)]
+)
 def test_equals_dense_adamw_when_every_row_is_named_at_each_step(clip_norm, decay, schedule):
     rate = Halving() if schedule else 0.1
     steps = draw_steps(12, full=True)
@@ -40,13 +40,6 @@ def test_equals_dense_adamw_when_every_row_is_named_at_each_step(clip_norm, deca
     for found, wanted in zip(train(optimizer, steps), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     assert np.abs(expected[0] - start()).max() > 0.1
-
-
-def test_equals_the_dense_rule_of_this_library():
-    steps = draw_steps(12, full=True)
-    expected = train(lc.optimizers.adamw(0.1, clip_norm=0.5), steps)
-    for found, wanted in zip(train(lazy(clip_norm=0.5), steps), expected, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("graph", [False, True])

@@ -42,11 +42,10 @@ def test_tables_are_known_by_name(name, expected):
 
 
 @both
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_no_operation_of_a_training_step_is_as_large_as_a_table(tables, decay):
+def test_no_operation_of_a_training_step_is_as_large_as_a_table(tables):
     rows = 50_000
     model = tiny_model(schema=wide_schema(rows), seed=None, loops=1)
-    settings = {"clip_norm": 1.0, "table_weight_decay": decay}
+    settings = {"clip_norm": 1.0, "table_weight_decay": 0.1}
     model.compile(lc.optimizers.adamw(tables=tables, **settings), run_eagerly=True)
     batch = random_batch(6)
     with watched() as seen:
@@ -118,13 +117,12 @@ def test_one_table_of_many_features_trains_as_the_reference(tables):
         np.testing.assert_allclose(weight, expected, rtol=0, atol=1e-5)
 
 
-@both
-def test_a_table_that_is_not_trainable_is_left_alone(tables):
+def test_a_table_that_is_not_trainable_is_left_alone():
     values = schema_dict()
     values["tables"]["movie"]["trainable"] = False
     model = tiny_model(schema=lc.Schema.from_dict(values), loops=1)
     before = {weight.name: weight.numpy() for weight in model.weights}
-    optimizer = lc.optimizers.adamw(tables=tables, table_weight_decay=0.1)
+    optimizer = lc.optimizers.adamw(tables="lazy_adamw", table_weight_decay=0.1)
     model.compile(optimizer, run_eagerly=True)
     model.train_on_batch(*random_batch(6))
     optimizer.finalize_variable_values(model.trainable_variables)
@@ -173,21 +171,31 @@ def test_averages_are_those_of_rows_decayed_at_every_step(tables):
 
 
 def compiled(tables, seed=0):
-    model = tiny_model(seed=seed, loops=1)
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.layers.Embedding(20, 3, input_length=2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
     settings = {"clip_norm": 1.0, "table_weight_decay": 0.5}
-    model.compile(lc.optimizers.adamw(0.01, tables=tables, **settings), run_eagerly=True)
+    optimizer = lc.optimizers.adamw(0.01, tables=tables, **settings)
+    model.compile(optimizer, "mse", run_eagerly=True)
     return model
 
 
 def go_on(model, seeds):
     for seed in seeds:
-        model.train_on_batch(*random_batch(2, seed))
+        rows = np.random.default_rng(seed).integers(20, size=[2, 2])
+        model.train_on_batch(rows, np.array([0.0, 1.0]))
 
 
-@both
-@pytest.mark.parametrize("way", ["keras", "checkpoint"])
+@pytest.mark.parametrize(
+    ("tables", "way"), [("lazy_adamw", "keras"), ("rowwise_adagrad", "checkpoint")]
+)
 def test_training_goes_on_exactly_from_what_was_saved(tables, way, tmp_path):
-    """Two rows a batch, so that many rows wait for decay when the model is saved."""
+    """Batches of a few rows, so that many rows wait for decay when the model is saved."""
     model = compiled(tables)
     go_on(model, [1, 2])
     if way == "keras":
