@@ -67,7 +67,9 @@ def test_parameters_of_hstu_follow_its_formula():
     "fields", [["history_gap"], ["history_gap", "long_movie"], ["history_gap", "long_rating", "x"]]
 )
 def test_time_fields_name_one_number_of_each_sequence(fields):
-    with pytest.raises(lc.UsageError, match=r"time_fields are .* exactly one numeric field of each"):
+    with pytest.raises(
+        lc.UsageError, match=r"time_fields are .* exactly one numeric field of each"
+    ):
         harness.make("hstu", time_fields=fields)
 
 

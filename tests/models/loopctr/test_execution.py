@@ -59,9 +59,7 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_all_ways_agree_in_outputs_losses_and_gradients(way, batch, plain):
     expected, model = plain, small(loops=2, **WAYS[way])
-    function = tf.function(
-        lambda: step(model, *batch), autograph=False
-    ).get_concrete_function()
+    function = tf.function(lambda: step(model, *batch), autograph=False).get_concrete_function()
     actual = function()
     assert loops_in(function) == (way == "while")
     assert actual.keys() == expected.keys()
