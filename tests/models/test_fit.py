@@ -169,7 +169,7 @@ def test_predict_gives_the_probability_of_every_depth(dataset, batch):
 def test_a_fixed_seed_gives_the_same_first_losses_twice(frame):
     def first_losses():
         keras.utils.set_random_seed(7)
-        model = lc.LoopCTR(compact_schema(), tiny_config(loops=1, dropout=0.2))
+        model = lc.LoopCTR(compact_schema(), tiny_config(loops=0, dropout=0.2))
         model.compile(lc.optimizers.adamw(0.01, clip_norm=1.0), run_eagerly=True)
         dataset = lc.read_dataset(frame, compact_schema(), batch_size=6, shuffle=True, seed=7)
         seen = []
@@ -182,6 +182,13 @@ def test_a_fixed_seed_gives_the_same_first_losses_twice(frame):
     first = first_losses()
     assert len(first) == 2
     assert first_losses() == first
+
+
+def test_a_model_without_loops_is_evaluated_with_its_balance(dataset):
+    figures = compiled(loops=0, balance_weight=0.5).evaluate(dataset, verbose=0, return_dict=True)
+    assert list(figures) == ["loss", "loop_0_loss", "loop_0_auc", "balance_loss"]
+    assert figures["balance_loss"] > 1.0
+    assert figures["loss"] > figures["loop_0_loss"] + 0.5
 
 
 # What is refused.

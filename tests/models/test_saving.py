@@ -44,7 +44,7 @@ def test_weights_come_back_from_tensorflows_formats(model, batch, tmp_path):
     loaded = small(seed=99)
     loaded.load_weights(tmp_path / "checkpoint" / "w")
     np.testing.assert_array_equal(loaded(batch[0]), model(batch[0]))
-    path = tf.train.Checkpoint(model=model).save(tmp_path / "ckpt")
+    path = tf.train.Checkpoint(model=model).save(tmp_path / "tf" / "ckpt")
     loaded = small(seed=99)
     tf.train.Checkpoint(model=loaded).restore(path).assert_existing_objects_matched()
     np.testing.assert_array_equal(loaded(batch[0]), model(batch[0]))

@@ -1,4 +1,4 @@
-"""A run folder that release 0.1 left behind (``config.yaml`` of version 1) loads and scores as it did."""
+"""A run folder of release 0.1 (``config.yaml`` of version 1) loads and scores as it did."""
 
 import shutil
 from pathlib import Path

@@ -211,7 +211,7 @@ def test_the_models_name_decides_which_settings_there_are(pairs):
     assert (config.name, type(config.model)) == ("hstu", config_class("hstu"))
     assert config.model.layers == 1
     assert type(config.build_model(compact_schema())) is model_class("hstu")
-    with pytest.raises(UsageError, match="^--set 'num_queries' is not a setting"):
+    with pytest.raises(UsageError, match=r"^--set 'num_queries' is not a setting"):
         RunConfig.load(None, [*pairs, "num_queries=3"])
 
 

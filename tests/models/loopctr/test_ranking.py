@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
+from loopctr_tf.export.signatures import _stored
 from loopctr_tf.export.validity import (
     aligned,
     checked_state_version,
@@ -12,7 +13,6 @@ from loopctr_tf.export.validity import (
     same_sizes,
     validated,
 )
-from loopctr_tf.export.signatures import _stored
 from loopctr_tf.models import chunks
 from tests.factories import disturb, random_batch, tiny_config, tiny_model
 from tests.operations import watched
