@@ -14,7 +14,7 @@ from loopctr_tf.export.signatures import signature_makers
 from loopctr_tf.export.validity import check_mode
 from loopctr_tf.export.warmup import write_warmup
 from loopctr_tf.files import new_folder
-from loopctr_tf.layers.frozen import for_serving
+from loopctr_tf.layers.frozen import frozen_weights
 
 WEIGHT_TYPES = ("float32", "float16", "bfloat16")
 
@@ -97,7 +97,7 @@ def export_saved_model(
             encoding="utf-8",
         )
         module = ServingModule(str(schema_file))
-        with for_serving(weights):
+        with frozen_weights(weights):
             functions = {name: makers[name]() for name in chosen}
             module.hold(functions.values(), model.encoder.tables)
         tf.saved_model.save(module, str(folder), signatures=functions)

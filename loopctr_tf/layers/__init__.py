@@ -1,6 +1,12 @@
 """The layers of LoopCTR, each of use in any Keras 2 model."""
 
-from loopctr_tf.layers.attention import KeysValues, MoEAttention, ask, attend, show
+from loopctr_tf.layers.attention import (
+    KeysValues,
+    MoEAttention,
+    attend,
+    masked_keys_values,
+    project_queries,
+)
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
@@ -35,9 +41,9 @@ __all__ = [
     "SequenceCompression",
     "StackedExperts",
     "Timeline",
-    "ask",
     "attend",
     "balance_loss",
+    "masked_keys_values",
     "masked_mean",
-    "show",
+    "project_queries",
 ]

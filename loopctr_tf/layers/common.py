@@ -31,7 +31,7 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     Never ``tf.matmul`` on more than two axes: with unequal ranks TensorFlow 2.21's oneDNN kernel reads
     past W and corrupts the heap (tensorflow/tensorflow#117700); besides, one large product is faster.
-    W is cast to the type of x: outside of a Keras call nothing else does so under mixed precision.
+    W is cast to the type of x: outside a Keras call, nothing else does so under mixed precision.
     """
     kernel = tf.cast(as_stored(kernel), x.dtype)
     if x.shape.rank == 2:
@@ -40,17 +40,17 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def flat(x: tf.Tensor) -> tf.Tensor:
-    """[..., d] as [rows, d]: token by token, which needs no arithmetic on shapes."""
+    """[..., d] as [rows, d]: one row a token."""
     return x if x.shape.rank == 2 else tf.reshape(x, [-1, x.shape[-1]])
 
 
-def reshape_last(x: tf.Tensor, like: tf.Tensor, *last: int) -> tf.Tensor:
-    """``x`` as [..., *last] with the leading axes of ``like``, all but its last one."""
-    if like.shape.rank == 2:
+def reshape_last(x: tf.Tensor, shaped_like: tf.Tensor, *last: int) -> tf.Tensor:
+    """``x`` as [..., *last], with all axes of ``shaped_like`` but its last in front."""
+    if shaped_like.shape.rank == 2:
         return tf.reshape(x, [-1, *last])
-    reshaped = tf.reshape(x, tf.concat([tf.shape(like)[:-1], last], axis=0))
-    # Said again, because inside a while_loop's gradient even the rank is forgotten.
-    reshaped.set_shape(like.shape[:-1].concatenate(last))
+    reshaped = tf.reshape(x, tf.concat([tf.shape(shaped_like)[:-1], last], axis=0))
+    # Set again, because inside a while_loop's gradient even the rank is lost.
+    reshaped.set_shape(shaped_like.shape[:-1].concatenate(last))
     return reshaped
 
 
@@ -62,13 +62,16 @@ def inverse_rms(x: tf.Tensor) -> tf.Tensor:
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class RMSNorm(keras.layers.Layer):
-    """x / RMS(x) * gain over the last axis, gain learned and one at first; at least in float32.
+    """x / RMS(x) * gain over the last axis, with a learned gain, initially one; at least in float32.
 
     Args:
-      axes: how many last axes the gain spans: 1 is one gain for all tokens, 2 one for each token
-        of the last but one axis.
+      axes: number of last axes that the gain spans: with 1 all tokens share a gain, with 2 each token
+        of the second-to-last axis has its own.
 
     Input and output: [..., d]. Source: Zhang and Sennrich, Root Mean Square Layer Normalization.
+
+    >>> RMSNorm()(tf.constant([[7.0, 1.0]])).numpy().round(4)  # the RMS is 5
+    array([[1.4, 0.2]], dtype=float32)
     """
 
     def __init__(self, axes: int = 1, **kwargs):
@@ -87,7 +90,7 @@ class RMSNorm(keras.layers.Layer):
         return self._scaled(x, self.gain)
 
     def part(self, x, first: int):
-        """Normalises tokens [..., G', d] that stand from place ``first`` on among all of them."""
+        """Normalises tokens [..., G', d], the ones from index ``first`` on among all."""
         return self._scaled(x, self.gain[first : first + x.shape[-2]])
 
     def _scaled(self, x, gain):

@@ -3,7 +3,13 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.attention import ask, attend, join_heads, show, split_heads
+from loopctr_tf.layers.attention import (
+    attend,
+    join_heads,
+    masked_keys_values,
+    project_queries,
+    split_heads,
+)
 from loopctr_tf.layers.common import RMSNorm, build, flat, linear
 
 
@@ -13,18 +19,22 @@ class SequenceCompression(keras.layers.Layer):
 
         y_q = e_q + sum_t softmax_t(e_q W_Q (norm(x_t) W_K)^T / sqrt(d / H)) (norm(x_t) W_V) W_O
 
-    The paper says no more than that; plain projections without bias, the residual to the query and
-    the sink are ours. The cost is linear in T.
+    The paper specifies no more; plain projections without bias, the residual to the query and the sink
+    are ours. The cost is linear in T.
 
     Args:
-      num_queries: tokens that remain.
+      num_queries: number of output tokens.
       heads: H, a divisor of d.
-      sink: one learned null logit a head, zero at first.
+      sink: one learned null logit per head, initially zero.
 
     Input: x [B, T, d] and mask [B, T], False at padding. Output: [B, num_queries, d].
+
+    >>> long, mask = tf.ones([2, 100, 8]), tf.sequence_mask([100, 3], 100)
+    >>> SequenceCompression(num_queries=16)(long, mask).shape
+    TensorShape([2, 16, 8])
     """
 
-    def __init__(self, num_queries=16, heads=4, sink=True, **kwargs):
+    def __init__(self, num_queries: int = 16, heads: int = 4, sink: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.num_queries, self.heads, self.use_sink = num_queries, heads, sink
         self.norm = RMSNorm(name="norm", dtype=self.dtype_policy)
@@ -55,16 +65,15 @@ class SequenceCompression(keras.layers.Layer):
         """Compresses ``x`` [B, T, d]."""
         normed = self.norm(flat(x))
         keys, values = (
-            split_heads(linear(normed, kernel), self.heads, like=x)
+            split_heads(linear(normed, kernel), self.heads, shaped_like=x)
             for kernel in (self.key_kernel, self.value_kernel)
         )
         own = tf.cast(self.queries, x.dtype)
-        queries = ask(own, self.query_kernel, self.heads, like=own[None])
+        queries = project_queries(own, self.query_kernel, self.heads, shaped_like=own[None])
         # Repeated, because a product that broadcasts is not safe; see `linear`.
         queries = tf.repeat(queries, tf.shape(x)[0], axis=0)
-        read = join_heads(attend(queries, show(keys, values, mask, self.sink)))
-        read = tf.reshape(linear(read, self.output_kernel), [-1, *own.shape])
-        return own + read
+        attended = join_heads(attend(queries, masked_keys_values(keys, values, mask, self.sink)))
+        return own + tf.reshape(linear(attended, self.output_kernel), [-1, *own.shape])
 
     def get_config(self):
         """Constructor arguments."""

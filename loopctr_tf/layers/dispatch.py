@@ -1,21 +1,23 @@
-"""Three ways to bring tokens to the feed-forward experts that they chose; the same numbers."""
+"""Three ways to send tokens to their feed-forward experts; all give the same numbers."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from loopctr_tf.layers.common import linear
+
 BLOCK = 128
 """Tokens of one block of :func:`batched`, all of one expert."""
 
 
 class Visits(NamedTuple):
-    """Which tokens each expert sees, and where its answers lie.
+    """Which tokens each expert receives, and where its outputs are.
 
     Attributes:
-      tokens: E tensors of places among all tokens, for each expert those that visit it.
-      places: int32 [tokens, k], of a token's answers when those of expert 0, 1, ... lie one after the
-        other; of padding the place behind the last.
+      tokens: for each of E experts, a tensor of the indices of its tokens.
+      places: int32 [tokens, k], row numbers of a token's outputs when those of expert 0, 1, ... are
+        concatenated; for padding, the row after the last.
     """
 
     tokens: list[tf.Tensor]
@@ -26,7 +28,7 @@ def visit(experts: tf.Tensor, count: int) -> Visits:
     """Sorts tokens by expert.
 
     Args:
-      experts: int32 [tokens, k], the experts of each token; E for padding, which visits nobody.
+      experts: int32 [tokens, k], the experts of each token; E for padding, which goes to none.
       count: E.
     """
     active = experts.shape[-1]
@@ -39,7 +41,7 @@ def visit(experts: tf.Tensor, count: int) -> Visits:
 
 
 def grouped(rows, experts, weights, inner, outer, activation) -> tf.Tensor:
-    """One product for each expert on the tokens that chose it, gathered: of sizes known when it runs.
+    """One product for each expert on its gathered tokens; their number is known only at run time.
 
     Args:
       rows: tokens [tokens, d].
@@ -53,36 +55,36 @@ def grouped(rows, experts, weights, inner, outer, activation) -> tf.Tensor:
     """
     count, _, units = inner.shape
     visits = visit(experts, count)
-    # Zero, which the graph optimiser cannot know: with a bias it makes product and GELU one kernel.
+    # Always zero, unknown to the graph optimiser, which fuses product, bias and GELU into one kernel.
     nothing = tf.cast(tf.fill([units], tf.shape(rows)[0] < 0), rows.dtype)
     outputs = []
     for tokens, first, second in zip(
         visits.tokens, tf.unstack(inner), tf.unstack(outer), strict=True
     ):
-        hidden = activation(tf.nn.bias_add(tf.matmul(tf.gather(rows, tokens), first), nothing))
-        outputs.append(tf.matmul(hidden, second))
+        hidden = activation(tf.nn.bias_add(linear(tf.gather(rows, tokens), first), nothing))
+        outputs.append(linear(hidden, second))
     return _combined(tf.concat(outputs, axis=0), visits.places, weights)
 
 
 def batched(rows, experts, weights, inner, outer, activation) -> tf.Tensor:
-    """Blocks of :data:`BLOCK` tokens of one expert in one batched product: of sizes known beforehand.
+    """Blocks of :data:`BLOCK` tokens of one expert in one batched product, of a fixed size.
 
-    Each expert's tokens fill blocks, the last of which may stay part empty: T k / BLOCK + E blocks hold
-    them however they are spread. Nothing here depends on what was chosen but numbers, so that XLA can
-    compile it. Arguments and result: see :func:`grouped`.
+    Each expert's tokens fill blocks, the last perhaps only in part: T k / BLOCK + E blocks are enough
+    for any routing. No shape depends on the routing, so that XLA can compile it. Arguments and result:
+    see :func:`grouped`.
     """
     count, width, _ = inner.shape
     active = experts.shape[1]
     chosen = tf.reshape(experts, [-1])
     pairs = tf.size(chosen) if chosen.shape[0] is None else chosen.shape[0]
     blocks = pairs // BLOCK + count
-    one_hot = tf.one_hot(chosen, count, dtype=tf.int32)  # of padding all zero
+    one_hot = tf.one_hot(chosen, count, dtype=tf.int32)  # all zero for padding
     filled = (tf.reduce_sum(one_hot, axis=0) + BLOCK - 1) // BLOCK  # blocks of each expert
     first = tf.cumsum(filled, exclusive=True) * BLOCK
     rank = tf.cumsum(one_hot, axis=0, exclusive=True)  # among those of the same expert
     slots = tf.reduce_sum((first + rank) * one_hot, axis=1)
     slots = tf.where(chosen < count, slots, blocks * BLOCK)
-    # The token of each slot, counted from one; zero stands before the tokens, for slots that stay empty.
+    # The token of each slot, counted from one; row zero is all zeros, for empty slots.
     tokens = tf.range(pairs) // active + 1
     tokens = tf.scatter_nd(slots[:, None], tokens, [blocks * BLOCK + 1])[:-1]
     rows = tf.concat([tf.zeros([1, width], rows.dtype), rows], axis=0)
@@ -100,16 +102,16 @@ def batched(rows, experts, weights, inner, outer, activation) -> tf.Tensor:
 def dense(rows, experts, weights, inner, outer, activation) -> tf.Tensor:
     """All experts on all tokens, in two products. Arguments and result: see :func:`grouped`."""
     count, width, units = inner.shape
-    hidden = activation(tf.matmul(rows, tf.reshape(tf.transpose(inner, [1, 0, 2]), [width, -1])))
+    hidden = activation(linear(rows, tf.reshape(tf.transpose(inner, [1, 0, 2]), [width, -1])))
     gates = tf.reduce_sum(
         tf.one_hot(experts, count, dtype=weights.dtype) * weights[..., None], axis=1
     )
     hidden = tf.reshape(hidden, [-1, count, units]) * gates[..., None]
-    return tf.matmul(tf.reshape(hidden, [-1, count * units]), tf.reshape(outer, [-1, width]))
+    return linear(tf.reshape(hidden, [-1, count * units]), tf.reshape(outer, [-1, width]))
 
 
 def _combined(outputs: tf.Tensor, places: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """The weighted sum of each token's ``outputs``; beyond the last one stands zero."""
+    """The weighted sum of each token's ``outputs``; a row of zeros follows the last."""
     outputs = tf.concat([outputs, tf.zeros([1, outputs.shape[-1]], outputs.dtype)], axis=0)
     return tf.add_n(
         [tf.gather(outputs, places[:, i]) * weights[:, i : i + 1] for i in range(places.shape[1])]

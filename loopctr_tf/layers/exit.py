@@ -1,82 +1,68 @@
-"""The Exit Block: global tokens read the sequences once more, and a tower turns them into a logit."""
+"""The Exit Block: global tokens attend to the sequences once more; a tower makes them a logit."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.activations import fast
-from loopctr_tf.layers.attention import KeysValues, MoEAttention
+from loopctr_tf.layers.activations import faster_form
+from loopctr_tf.layers.attention import KeysValues
+from loopctr_tf.layers.block import MixtureBlock
 from loopctr_tf.layers.common import RMSNorm, build, flat, linear, reshape_last, stable_dtype
-from loopctr_tf.layers.moe import MoEFeedForward
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
-class ExitBlock(keras.layers.Layer):
+class ExitBlock(MixtureBlock):
     """logit = MLP([CrossAttn(globals, sequences)]), with a feed-forward network between (eq. 5).
 
-    Plain pre-norm residuals around cross-attention and feed-forward; each global is normalised with a
-    gain of its own, all are concatenated, and the tower gives one logit. A global token attends to
-    sequences alone, so that what a user's token becomes does not depend on the candidate.
+    Plain pre-norm residuals surround cross-attention and feed-forward. Each global is normalised with
+    its own gain, all are concatenated, and the tower gives one logit. A global token attends only to
+    sequences, so that the result for a user's token does not depend on the candidate.
 
     Args:
-      heads, ffn_dim, experts, active_experts, activation, dropout, sink, equal_experts, dispatch: see
-        :class:`~loopctr_tf.layers.block.TransformerBlock`.
       tower_units: hidden widths of the tower.
       global_norm: RMSNorm on each global before the tower (ours).
+      heads, ffn_dim, experts, active_experts, kwargs: see
+        :class:`~loopctr_tf.layers.block.MixtureBlock`.
 
     Input: (sequence, mask, globals): [R, T, d], [R, T], [R, N, G, d], and optionally ``extra``
-    [R, 1, e], further inputs of the tower that are the same for all candidates. With ``parts``, the rows
-    are those of as many depths, one after the other.
-    Output: (logits [R, N], statistics [2 routers, 2, E], or [parts, 2 routers, 2, E]).
+    [R, 1, e], further inputs of the tower that are the same for all candidates. With ``depths``,
+    R covers that many depths, concatenated.
+    Output: (logits [R, N], statistics [2 routers, 2, E], or [depths, 2 routers, 2, E]).
+
+    >>> block = ExitBlock(heads=2, ffn_dim=16, tower_units=[4])
+    >>> history, mask = tf.ones([3, 5, 8]), tf.ones([3, 5], tf.bool)
+    >>> logits, counts = block((history, mask, tf.ones([3, 7, 2, 8])))  # 7 candidates a request
+    >>> logits.shape, counts.shape
+    (TensorShape([3, 7]), TensorShape([2, 2, 4]))
     """
 
     def __init__(
         self,
-        heads,
-        ffn_dim,
-        experts=4,
-        active_experts=2,
-        tower_units=(128, 64),
-        activation="gelu",
-        dropout=0.0,
-        sink=True,
-        equal_experts=True,
-        dispatch="grouped",
-        global_norm=True,
+        heads: int,
+        ffn_dim: int,
+        experts: int = 4,
+        active_experts: int = 2,
+        tower_units: Sequence[int] = (128, 64),
+        global_norm: bool = True,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.heads, self.ffn_dim = heads, ffn_dim
-        self.experts, self.active_experts = experts, active_experts
-        self.tower_units, self.activation = tuple(tower_units), keras.activations.get(activation)
-        self.dropout, self.sink, self.equal_experts = dropout, sink, equal_experts
-        self.dispatch = dispatch
-        self.use_global_norm = global_norm
+        super().__init__(heads, ffn_dim, experts, active_experts, **kwargs)
+        self.tower_units, self.use_global_norm = tuple(tower_units), global_norm
         policy = {"dtype": self.dtype_policy}
         self.query_norm = RMSNorm(name="query_norm", **policy)
         self.context_norm = RMSNorm(name="context_norm", **policy)
-        self.attention = MoEAttention(
-            heads, experts, active_experts, sink, equal_experts, name="attention", **policy
-        )
+        self.attention = self._make_attention()
         self.ffn_norm = RMSNorm(name="ffn_norm", **policy)
-        self.ffn = MoEFeedForward(
-            ffn_dim,
-            experts,
-            active_experts,
-            activation,
-            equal_experts,
-            dispatch,
-            name="ffn",
-            **policy,
-        )
+        self.ffn = self._make_ffn()
         self.global_norm = RMSNorm(axes=2, name="global_norm", **policy) if global_norm else None
-        # These hold weights alone; which type they compute in is said where they are used.
+        # These only hold weights; `finish` chooses the type that they compute in.
         dtype = self.variable_dtype
         self.tower = [
             keras.layers.Dense(units, name=f"tower_{i}", dtype=dtype)
             for i, units in enumerate(self.tower_units)
         ]
         self.head = keras.layers.Dense(1, name="head", dtype=dtype)
-        self.drop = keras.layers.Dropout(dropout, name="drop", **policy)
 
     def build(self, input_shape):
         """Creates all weights; ``input_shape`` is (sequence, mask, globals[, extra])."""
@@ -97,44 +83,50 @@ class ExitBlock(keras.layers.Layer):
             units = dense.units
         self.built = True
 
-    def call(self, inputs, training=None, parts=None):
+    def call(self, inputs, training: bool | None = None, depths: int | None = None):
         """Scores (sequence, mask, globals[, extra])."""
         sequence, mask, global_tokens, *extra = inputs
-        keys, values, counted = self.keys_values(sequence, mask, parts)
-        shown = self.attention.show(keys, values, sequence, mask)
-        read, read_counted = self.read(global_tokens, shown, training, parts)
-        return self.score(read, *extra, training=training), counted + read_counted
+        keys, values, counts = self.keys_values(sequence, mask, depths)
+        visible = self.attention.keys_values_by_head(keys, values, sequence, mask)
+        tokens, more = self.attend(global_tokens, visible, training, depths)
+        return self.score(tokens, *extra, training=training), counts + more
 
-    def keys_values(self, sequence: tf.Tensor, mask: tf.Tensor, parts: int | None = None):
-        """Keys and values [R T, d] that sequence tokens [R, T, d] show, and statistics [2, 2, E]."""
+    def keys_values(self, sequence: tf.Tensor, mask: tf.Tensor, depths: int | None = None):
+        """Keys and values [R T, d] of sequence tokens [R, T, d], and statistics [2, 2, E]."""
         x = self.context_norm(flat(sequence))
-        gates, counts = self.attention.route(x, mask, parts)
+        gates, counts = self.attention.route(x, mask, depths)
         counts = tf.stack([counts, tf.zeros_like(counts)], axis=-3)
-        return self.attention.keys(x), self.attention.value(x, gates), counts
+        return self.attention.project_keys(x), self.attention.value(x, gates), counts
 
-    def read(self, tokens: tf.Tensor, shown: KeysValues, training=None, parts: int | None = None):
+    def attend(
+        self,
+        tokens: tf.Tensor,
+        keys_values: KeysValues,
+        training: bool | None = None,
+        depths: int | None = None,
+    ):
         """Global tokens [R, N, G, d] after attention and feed-forward, and statistics [2, 2, E]."""
         rows = flat(tokens)
         x = self.query_norm(rows)
-        gates, counts = self.attention.route(x, parts=parts)
-        read = self.attention.out(self.attention.read(x, tokens, shown), gates)
-        rows += self.drop(read, training=training)
-        output, ffn_counts = self.ffn(self.ffn_norm(rows), parts=parts)
+        gates, counts = self.attention.route(x, depths=depths)
+        output = self.attention.out(self.attention.attend(x, tokens, keys_values), gates)
+        rows += self.drop(output, training=training)
+        output, ffn_counts = self.ffn(self.ffn_norm(rows), depths=depths)
         rows += self.drop(output, training=training)
         return reshape_last(rows, tokens, rows.shape[-1]), tf.stack([counts, ffn_counts], axis=-3)
 
     def score(self, tokens: tf.Tensor, extra: tf.Tensor | None = None, training=None) -> tf.Tensor:
-        """Logits [R, N] of what :meth:`read` gave, [R, N, G, d]."""
+        """Logits [R, N] of tokens [R, N, G, d] from :meth:`attend`."""
         x = self.tower_input(tokens)
         if extra is not None:
             x += self.extra_input(extra)
         return self.finish(x, training)
 
     def tower_input(self, tokens: tf.Tensor, first: int = 0) -> tf.Tensor:
-        """What tokens [R, N, G', d] add to the tower's first layer, [R, N, h].
+        """Contribution [R, N, h] of tokens [R, N, G', d] to the tower's first layer.
 
-        The first layer is linear in the concatenated tokens, so that the user's share of it can be
-        computed apart and once. ``first`` is the place of the first of the tokens among all G.
+        The first layer is linear in the concatenated tokens, so that the user's share can be computed
+        separately, once. ``first`` is the index of the first of these tokens among all G.
         """
         count, width = tokens.shape[-2:]
         if self.global_norm is not None:
@@ -144,14 +136,14 @@ class ExitBlock(keras.layers.Layer):
         return self._enter(x, self._first.kernel[first * width : (first + count) * width])
 
     def extra_input(self, extra: tf.Tensor) -> tf.Tensor:
-        """What further inputs [R, 1, e] add to the tower's first layer, [R, 1, h]."""
+        """Contribution [R, 1, h] of further inputs [R, 1, e] to the tower's first layer."""
         return self._enter(extra, self._first.kernel[-extra.shape[-1] :])
 
     def finish(self, x: tf.Tensor, training=None) -> tf.Tensor:
         """Logits [R, N] of the sum [R, N, h] of all inputs of the tower's first layer."""
         rows = _biased(flat(x), self._first.bias)
         for dense in (*self.tower, self.head)[1:]:
-            rows = self.drop(fast(self.activation)(rows), training=training)
+            rows = self.drop(faster_form(self.activation)(rows), training=training)
             dtype = self.variable_dtype if dense is self.head else self.compute_dtype
             rows = _biased(linear(tf.cast(rows, dtype), dense.kernel), dense.bias)
         return tf.reshape(rows, tf.shape(x)[:2])
@@ -163,9 +155,9 @@ class ExitBlock(keras.layers.Layer):
 
     @property
     def tower_dtype(self) -> str:
-        """Type of the tower's first sums; that of weights where logits come of them at once.
+        """Type of the tower's first sums; the weights' own if those sums are already the logits.
 
-        Logits of half precision would tie: above 2, bfloat16 has steps of a hundredth.
+        Half-precision logits would tie: above 2, bfloat16 has steps of a hundredth.
         """
         return self.compute_dtype if self.tower else self.variable_dtype
 
@@ -180,21 +172,12 @@ class ExitBlock(keras.layers.Layer):
         """Constructor arguments."""
         return {
             **super().get_config(),
-            "heads": self.heads,
-            "ffn_dim": self.ffn_dim,
-            "experts": self.experts,
-            "active_experts": self.active_experts,
             "tower_units": list(self.tower_units),
-            "activation": keras.activations.serialize(self.activation),
-            "dropout": self.dropout,
-            "sink": self.sink,
-            "equal_experts": self.equal_experts,
-            "dispatch": self.dispatch,
             "global_norm": self.use_global_norm,
         }
 
 
 def _biased(rows: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """rows + b [rows, u], at least in float32: in bfloat16 the bias's gradient loses count on a CPU."""
+    """rows + b [rows, u], at least in float32: the bias's gradient loses precision in bfloat16."""
     rows = tf.cast(rows, stable_dtype(rows.dtype))
     return tf.nn.bias_add(rows, tf.cast(bias, rows.dtype))

@@ -1,4 +1,4 @@
-"""What layers hold ready, and what they leave out, while graphs for serving are made."""
+"""Weights that do not change: what layers compute of them once, and what they then leave out."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,76 +10,76 @@ import tensorflow as tf
 from loopctr_tf.errors import UsageError
 
 
-class _Held(NamedTuple):
-    """Variables that stand in for weights, by name, and the type in which weights are stored."""
+class _Frozen(NamedTuple):
+    """Variables that replace weights, by name, and the type in which weights are stored."""
 
     variables: dict[str, tf.Variable]
     weights: tf.DType | None
 
 
-_HELD: ContextVar[_Held | None] = ContextVar("held", default=None)
+_FROZEN: ContextVar[_Frozen | None] = ContextVar("frozen", default=None)
 
 
 @contextlib.contextmanager
-def for_serving(weights: str = "float32") -> Iterator[None]:
-    """Graphs made inside compute nothing but scores, and nothing of weights alone.
+def frozen_weights(weights: str = "float32") -> Iterator[None]:
+    """Graphs traced inside treat weights as constants.
 
-    What is made of weights alone is computed once and held in variables, which all graphs made inside
-    share; what training alone wants, the routers' statistics, is zero.
+    Values that depend only on weights are computed once and held in variables, which all graphs traced
+    inside share. What only training needs, the routers' statistics, is zero.
 
     Args:
       weights: type in which embedding tables and the kernels of projections, attention, experts and
-        tower are stored: "float32", or "float16" or "bfloat16", half the bytes. They are cast where they
-        are read; of a table, the rows asked for.
+        tower are stored: "float32", or at half the size "float16" or "bfloat16". They are cast where
+        they are used (of a table, only the rows looked up).
     """
-    token = _HELD.set(_Held({}, None if weights == "float32" else tf.as_dtype(weights)))
+    token = _FROZEN.set(_Frozen({}, None if weights == "float32" else tf.as_dtype(weights)))
     try:
         yield
     finally:
-        _HELD.reset(token)
+        _FROZEN.reset(token)
 
 
-def is_for_serving() -> bool:
-    """Whether a graph for serving is being made."""
-    return _HELD.get() is not None
+def weights_are_frozen() -> bool:
+    """Whether graphs being traced treat weights as constants."""
+    return _FROZEN.get() is not None
 
 
 def as_stored(weight):
-    """``weight``; where an export stores weights in half precision, the variable that holds it so."""
-    held = _HELD.get()
-    if held is None or held.weights is None or not isinstance(weight, tf.Variable):
+    """``weight``; if weights are stored in half precision, the variable that holds it so."""
+    frozen = _FROZEN.get()
+    if frozen is None or frozen.weights is None or not isinstance(weight, tf.Variable):
         return weight
     layer, _, name = weight.name.partition(":")[0].rpartition("/")
 
     def halved():
-        half = tf.cast(weight, held.weights)
+        half = tf.cast(weight, frozen.weights)
         if not tf.reduce_all(tf.math.is_finite(half) | ~tf.math.is_finite(weight)):
             raise UsageError(
                 f"{weight.name} holds {float(tf.reduce_max(tf.abs(weight))):g}, which is beyond "
-                f"{held.weights.name}; export its weights as 'bfloat16' or 'float32'"
+                f"{frozen.weights.name}; export its weights as 'bfloat16' or 'float32'"
             )
         return half
 
-    return _variable(held, layer, name, halved)
+    return _variable(frozen, layer, name, halved)
 
 
-def made_of_weights(weight: tf.Variable, name: str, make: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """What ``make`` makes of weights alone, or the variable that holds it.
+def folded(weight: tf.Variable, name: str, make: Callable[[], tf.Tensor]) -> tf.Tensor:
+    """``make()``, which depends only on weights; while they are frozen, from a variable.
 
     Args:
-      weight: one of these weights; the variable is called ``name`` and stands beside it.
-      name: of what is made.
-      make: takes nothing.
+      weight: one of these weights; the variable is named ``name``, in the same layer.
+      name: of the variable.
+      make: called without arguments.
     """
-    held = _HELD.get()
-    if held is None:
+    frozen = _FROZEN.get()
+    if frozen is None:
         return make()
-    return _variable(held, weight.name.rpartition("/")[0], name, make).value()
+    return _variable(frozen, weight.name.rpartition("/")[0], name, make).value()
 
 
-def _variable(held: _Held, layer: str, name: str, make: Callable[[], tf.Tensor]) -> tf.Variable:
+def _variable(frozen: _Frozen, layer: str, name: str, make: Callable[[], tf.Tensor]) -> tf.Variable:
     place = f"{layer}/{name}"
-    if place not in held.variables:
+    if place not in frozen.variables:
         with tf.init_scope(), tf.name_scope(f"{layer}/"):
-            held.variables[place] = tf.Variable(make(), trainable=False, name=name)
-    return held.variables[place]
+            frozen.variables[place] = tf.Variable(make(), trainable=False, name=name)
+    return frozen.variables[place]

@@ -1,4 +1,4 @@
-"""Hyper-connected residuals: n residual streams with coefficients that depend on the input."""
+"""Hyper-connected residuals: n residual streams with input-dependent coefficients."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import inverse_rms, linear, stable_dtype
-from loopctr_tf.layers.frozen import made_of_weights
+from loopctr_tf.layers.frozen import folded
 
 
 class Connection(NamedTuple):
-    """What a sub-layer reads, and how its output goes back.
+    """A sub-layer's input, and how its output is added to the streams.
 
     Attributes:
       layer_input: a_m^T S, [..., d].
-      mixed: a_r^T S as n tensors [..., d], at least float32 where n > 1, as are the weights.
+      mixed: a_r^T S as n tensors [..., d], at least float32 if n > 1, as are the weights.
       weights: b as n tensors [..., 1].
     """
 
@@ -49,20 +49,26 @@ class HyperConnection(keras.layers.Layer):
         b   = B + s_b tanh(S_bar W_b)^T    [1, n]
         S'  = a_r^T S + b^T T(norm(a_m^T S))
 
-    At first W_* = 0, A_m = e_{s mod n}, A_r = I, B = 1 and s_a = s_b = 0.01 (Hyper-Connections' value;
+    Initially W_* = 0, A_m = e_{s mod n}, A_r = I, B = 1 and s_a = s_b = 0.01 (Hyper-Connections' value;
     the paper gives none), which is a plain residual. 4 d + 10 parameters at n = 2. Under mixed precision
-    coefficients are float32: next to 1 bfloat16 has steps of 0.008, in which s_a tanh would drown.
+    coefficients are float32: near 1, bfloat16 has steps of 0.008, which would swallow s_a tanh.
 
     Args:
       streams: n; 1 is a plain residual without any parameter, x + T(norm(x)).
       sub_layer: s, 0 for attention and 1 for the feed-forward network.
-      scale: first value of s_a and s_b.
+      scale: initial value of s_a and s_b.
 
     Input: the streams, a sequence of n tensors [..., d]. Output: :class:`Connection`.
     Source: Zhu et al., Hyper-Connections, 2024.
+
+    >>> x = tf.ones([3, 8])
+    >>> connection = HyperConnection(streams=2)((x, x))
+    >>> first, second = connection.add(5 * connection.layer_input)
+    >>> float(first[0, 0])
+    6.0
     """
 
-    def __init__(self, streams=2, sub_layer=0, scale=0.01, **kwargs):
+    def __init__(self, streams: int = 2, sub_layer: int = 0, scale: float = 0.01, **kwargs):
         super().__init__(**kwargs)
         self.streams, self.sub_layer, self.scale = streams, sub_layer, scale
 
@@ -85,8 +91,8 @@ class HyperConnection(keras.layers.Layer):
         self.built = True
 
     def call(self, streams):
-        """Splits the residual: what the sub-layer reads, and what its output is added to."""
-        # A reloaded Keras model hands over a lone stream bare.
+        """The sub-layer's input, and the streams that its output is added to."""
+        # A reloaded Keras model passes a single stream without its tuple.
         streams, n = tuple(tf.nest.flatten(streams)), self.streams
         if len(streams) != n:
             raise ValueError(f"HyperConnection got {len(streams)} streams; it was made for {n}")
@@ -108,7 +114,7 @@ class HyperConnection(keras.layers.Layer):
         return Connection(tf.cast(layer_input, streams[0].dtype), mixed, tuple(writes))
 
     def _of_equal_streams(self, stream, kernel, static, scale) -> Connection:
-        """As they are where the Entry Block begins: coefficients of equal streams add up."""
+        """For equal streams, as at the start of the Entry Block: their coefficients add up."""
         n = self.streams
         dynamic = scale * self._by_token(stream, kernel)
         row = tf.reduce_sum(static, axis=0) + n * dynamic
@@ -134,13 +140,13 @@ class HyperConnection(keras.layers.Layer):
             return tf.cast(tf.concat(parts, axis=0), dtype)
 
         return tuple(
-            made_of_weights(self.read, name, make)
+            folded(self.read, name, make)
             for name, make in (("kernel", kernel), ("static", static), ("scale", scale))
         )
 
     def _by_token(self, stream, kernel) -> tf.Tensor:
-        """tanh(S_bar W), [..., n + 2], of one narrow product for all coefficients of a stream."""
-        # S_bar W = (S W) / RMS(S), which spares the normalised copy of S.
+        """tanh(S_bar W), [..., n + 2]: one narrow product for all coefficients of a stream."""
+        # S_bar W = (S W) / RMS(S), which avoids a normalised copy of S.
         scale = inverse_rms(stream)
         return tf.tanh(tf.cast(linear(stream, kernel), scale.dtype) * scale)
 

@@ -1,9 +1,11 @@
 """Mixtures of experts: linear maps and feed-forward networks of which a token uses k of E."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers.activations import fast
+from loopctr_tf.layers.activations import faster_form
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.frozen import as_stored
@@ -14,11 +16,19 @@ from loopctr_tf.layers.routing import Router
 class StackedExperts(keras.initializers.Initializer):
     """Draws one kernel [d_in, d_out] with ``base`` and copies it to all E experts, or draws E.
 
-    Equal experts make a mixture with renormalised gates start as the dense layer; in our study
-    independent draws learned far more slowly. They part because their gates differ.
+    With equal experts a mixture with renormalised gates starts as the dense layer; in our study,
+    independent draws learned far more slowly. Experts diverge because their gates differ.
+
+    >>> kernel = StackedExperts()([4, 8, 16])
+    >>> bool(tf.reduce_all(kernel[0] == kernel[3]))
+    True
     """
 
-    def __init__(self, base="glorot_uniform", equal=True):
+    def __init__(
+        self,
+        base: str | dict | keras.initializers.Initializer = "glorot_uniform",
+        equal: bool = True,
+    ):
         self.base, self.equal = keras.initializers.get(base), equal
 
     def __call__(self, shape, dtype=None, **kwargs):
@@ -40,13 +50,19 @@ class ExpertDense(keras.layers.Layer):
 
     Args:
       experts: E.
-      units: width of the output; None keeps the input's.
+      units: width of the output; None means the input's.
       equal_experts: see :class:`StackedExperts`.
 
     Input: x [..., d] and gates [..., E]. Output: [..., units].
+
+    >>> gates = tf.constant([[0.5, 0.5, 0.0]])
+    >>> ExpertDense(experts=3, units=2)(tf.ones([1, 8]), gates).shape
+    TensorShape([1, 2])
     """
 
-    def __init__(self, experts, units=None, equal_experts=True, **kwargs):
+    def __init__(
+        self, experts: int, units: int | None = None, equal_experts: bool = True, **kwargs
+    ):
         super().__init__(**kwargs)
         self.experts, self.units, self.equal_experts = experts, units, equal_experts
 
@@ -81,7 +97,7 @@ class ExpertDense(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class MoEFeedForward(keras.layers.Layer):
-    """y = sum_e g_e act(x U_e) V_e, with a router of its own and no biases (section 3.4).
+    """y = sum_e g_e act(x U_e) V_e, with its own router and without biases (section 3.4).
 
     Args:
       ffn_dim: d_ff, inner width of one expert.
@@ -89,22 +105,26 @@ class MoEFeedForward(keras.layers.Layer):
       active_experts: k.
       activation: of the experts.
       equal_experts: see :class:`StackedExperts`.
-      dispatch: how tokens come to their experts, of :data:`~loopctr_tf.layers.dispatch.DISPATCH`: where
-        they are "grouped" or "batched" a token costs k experts, not E, and padding costs none.
+      dispatch: how tokens get to their experts, a key of :data:`~loopctr_tf.layers.dispatch.DISPATCH`;
+        with "grouped" or "batched" a token costs k experts, not E, and padding costs nothing.
 
-    Input: x [..., d], and optionally mask [...], False at padding, and parts, see
+    Input: x [..., d], and optionally mask [...], False at padding, and depths, see
     :meth:`~loopctr_tf.layers.routing.Router.count`.
-    Output: (y [..., d], zero at padding; router statistics [2, E], or [parts, 2, E]).
+    Output: (y [..., d], zero at padding; router statistics [2, E], or [depths, 2, E]).
+
+    >>> y, statistics = MoEFeedForward(ffn_dim=16)(tf.ones([3, 5, 8]))
+    >>> y.shape, float(tf.reduce_sum(statistics[0]))  # 15 tokens, 2 experts each
+    (TensorShape([3, 5, 8]), 30.0)
     """
 
     def __init__(
         self,
-        ffn_dim,
-        experts=4,
-        active_experts=2,
-        activation="gelu",
-        equal_experts=True,
-        dispatch="grouped",
+        ffn_dim: int,
+        experts: int = 4,
+        active_experts: int = 2,
+        activation: str | Callable[[tf.Tensor], tf.Tensor] = "gelu",
+        equal_experts: bool = True,
+        dispatch: str = "grouped",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -129,7 +149,7 @@ class MoEFeedForward(keras.layers.Layer):
         build(self.router, input_shape)
         self.built = True
 
-    def call(self, x, mask=None, parts=None):
+    def call(self, x, mask=None, depths=None):
         """Applies the gated experts to the tokens ``x`` [..., d]."""
         choice = self.router.choose(x)
         rows, active = flat(x), self.active_experts
@@ -142,9 +162,9 @@ class MoEFeedForward(keras.layers.Layer):
             tf.reshape(choice.weights, [-1, active]),
             tf.cast(as_stored(self.inner), x.dtype),
             tf.cast(as_stored(self.outer), x.dtype),
-            fast(self.activation),
+            faster_form(self.activation),
         )
-        return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, parts)
+        return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, depths)
 
     def get_config(self):
         """Constructor arguments."""

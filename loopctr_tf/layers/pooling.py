@@ -14,6 +14,9 @@ def masked_mean(tokens: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
 
     Returns:
       [B, d].
+
+    >>> masked_mean(tf.constant([[[1.0], [5.0], [9.0]]]), tf.constant([[True, True, False]])).numpy()
+    array([[3.]], dtype=float32)
     """
     real = tf.cast(mask, stable_dtype(tokens.dtype))[..., None]
     total = tf.reduce_sum(tf.cast(tokens, real.dtype) * real, axis=1)

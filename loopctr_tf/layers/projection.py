@@ -1,4 +1,4 @@
-"""Group projections: every token group is mapped to the model's width by weights of its own."""
+"""Group projections: each token group has its own linear map to the model's width."""
 
 import tensorflow as tf
 import tf_keras as keras
@@ -8,17 +8,21 @@ from loopctr_tf.layers.common import linear
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class GroupProjection(keras.layers.Layer):
-    """h = t W_g + b_g, one (W_g, b_g) a group (section 3.2).
+    """h = t W_g + b_g, one (W_g, b_g) per group (section 3.2).
 
     Args:
       units: d, the model's width.
-      shared: one (W, b) for all groups that have the same width of input: the ablation of
-        heterogeneous projections.
+      shared: one (W, b) for all groups of the same input width: the ablation of heterogeneous
+        projections.
 
     Input: a list of groups, each [..., d_g]. Output: a list of [..., units].
+
+    >>> history, item = GroupProjection(8)([tf.ones([3, 5, 2]), tf.ones([3, 4])])
+    >>> history.shape, item.shape
+    (TensorShape([3, 5, 8]), TensorShape([3, 8]))
     """
 
-    def __init__(self, units, shared=False, **kwargs):
+    def __init__(self, units: int, shared: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.units, self.shared = units, shared
 
@@ -41,7 +45,9 @@ class GroupProjection(keras.layers.Layer):
 
     def call(self, groups):
         """Projects each group."""
-        groups = tf.nest.flatten(groups)  # a reloaded Keras model hands over a lone group bare
+        groups = tf.nest.flatten(
+            groups
+        )  # a reloaded Keras model passes a single group without its list
         if len(groups) != len(self._index):
             raise ValueError(
                 f"got {len(groups)} groups; the layer was built for {len(self._index)}"
@@ -49,10 +55,10 @@ class GroupProjection(keras.layers.Layer):
         return [self.project(tokens, group) for group, tokens in enumerate(groups)]
 
     def project(self, tokens, group: int):
-        """Projects the tokens [..., d_g] of one group alone."""
+        """Projects the tokens [..., d_g] of only one group."""
         place = self._index[group]
         projected = linear(tokens, self.kernels[place])
-        # Not tf.nn.bias_add, whose gradient loses count in bfloat16 on a CPU.
+        # Not tf.nn.bias_add: its gradient accumulates in bfloat16 on a CPU and loses precision.
         return projected + tf.cast(self.biases[place], projected.dtype)
 
     def get_config(self):

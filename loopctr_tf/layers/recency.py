@@ -8,16 +8,20 @@ import tf_keras as keras
 class RecencyEmbedding(keras.layers.Layer):
     """Adds a learned vector for a token's age: 0 for the most recent event (ours).
 
-    Zeros at first. Ages of ``max_length`` and more share the last vector.
+    Initially zero. Ages of ``max_length`` and more share the last vector.
 
     Args:
       max_length: number of vectors.
 
     Input: tokens [B, T, d], oldest first, right-padded, and lengths int [B].
-    Output: [B, T, d]; what padding becomes is of no meaning.
+    Output: [B, T, d]; values at padding are undefined.
+
+    >>> layer = RecencyEmbedding(max_length=5)
+    >>> layer(tf.ones([2, 5, 8]), tf.constant([5, 2])).shape
+    TensorShape([2, 5, 8])
     """
 
-    def __init__(self, max_length, **kwargs):
+    def __init__(self, max_length: int, **kwargs):
         super().__init__(**kwargs)
         self.max_length = max_length
 
@@ -36,7 +40,7 @@ class RecencyEmbedding(keras.layers.Layer):
         positions = tf.range(tf.shape(tokens)[1], dtype=tf.int32)
         age = tf.cast(lengths, tf.int32)[:, None] - 1 - positions
         vectors = tf.gather(self.vectors, tf.clip_by_value(age, 0, self.max_length - 1))
-        # Cast behind the gather, so that a vector's gradient is summed over the batch in float32.
+        # Cast after the gather, so that a vector's gradient is summed over the batch in float32.
         return tokens + tf.cast(vectors, tokens.dtype)
 
     def get_config(self):

@@ -233,7 +233,10 @@ def survives_config(case: Case, folder=None) -> None:
 
 def keeps_options(kind: type[keras.layers.Layer], **options) -> None:
     """All arguments of the constructor, none at its default, survive serialisation."""
-    parameters = inspect.signature(kind).parameters
+    bases = kind.__mro__[: kind.__mro__.index(keras.layers.Layer)]
+    parameters = {}
+    for base in bases:
+        parameters |= inspect.signature(base).parameters
     assert set(parameters) - {"kwargs"} == set(options)
     assert all(parameters[name].default != value for name, value in options.items())
     copy = keras.layers.deserialize(keras.layers.serialize(kind(**options)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.layers import MoEAttention, ask, attend, show
+from loopctr_tf.layers import MoEAttention, attend, masked_keys_values, project_queries
 from loopctr_tf.layers.common import flat
 from tests.layers import harness
 from tests.layers.harness import Case, mask_of, normal
@@ -59,10 +59,12 @@ class OwnAndShared(MoEAttention):
     def call(self, tokens, shared, mask=None):
         rows, context = flat(tokens), flat(shared)
         gates, _ = self.route(rows)
-        own = self.show(self.keys(rows), self.value(rows, gates), tokens, sink=False)
+        own = self.keys_values_by_head(
+            self.project_keys(rows), self.value(rows, gates), tokens, sink=False
+        )
         values = self.value(context, self.route(context).gates)
-        shown = self.show(self.keys(context), values, shared, mask)
-        read = self.out(self.read(rows, tokens, shown, own), gates)
+        shown = self.keys_values_by_head(self.project_keys(context), values, shared, mask)
+        read = self.out(self.attend(rows, tokens, shown, own), gates)
         return tf.reshape(read, tf.shape(tokens))
 
 
@@ -108,7 +110,7 @@ def read(keys, values, mask=None, sink=None, own=None, own_values=None):
     def column(numbers):
         return tf.constant(numbers, tf.float64)[None, None, :, None]  # [1, 1, T, 1]
 
-    shown = show(
+    shown = masked_keys_values(
         column(keys),
         column(values),
         None if mask is None else tf.constant([mask]),
@@ -116,9 +118,11 @@ def read(keys, values, mask=None, sink=None, own=None, own_values=None):
     )
     one = tf.ones([1, 1], tf.float64)
     if own is None:
-        return attend(ask(one, one, 1, like=one[None]), shown).numpy().item()
-    own = show(column(own)[:, :, None], column(own_values)[:, :, None])
-    return attend(ask(one, one, 1, like=one[None, None]), shown, own).numpy().item()
+        return attend(project_queries(one, one, 1, shaped_like=one[None]), shown).numpy().item()
+    own = masked_keys_values(column(own)[:, :, None], column(own_values)[:, :, None])
+    return (
+        attend(project_queries(one, one, 1, shaped_like=one[None, None]), shown, own).numpy().item()
+    )
 
 
 def test_softmax_by_hand():
@@ -147,8 +151,8 @@ def test_logits_are_divided_by_the_root_of_a_head_s_width():
     keys = tf.concat([math.log(3) / 2 * ones, 0 * ones], axis=2)
     values = tf.concat([ones, 0 * ones], axis=2)
     # 4 (ln 3 / 2) / sqrt 4 = ln 3.
-    query = ask(ones[0, 0], tf.eye(4, dtype=tf.float64), 1, like=ones[0])
-    np.testing.assert_allclose(attend(query, show(keys, values)), 0.75 * ones.numpy())
+    query = project_queries(ones[0, 0], tf.eye(4, dtype=tf.float64), 1, shaped_like=ones[0])
+    np.testing.assert_allclose(attend(query, masked_keys_values(keys, values)), 0.75 * ones.numpy())
 
 
 # Padding.

@@ -74,8 +74,8 @@ def test_a_global_token_sees_the_sequence_and_no_other_global_before_the_tower(l
         with tf.GradientTape() as tape:
             tape.watch([sequence, tokens])
             keys, values, _ = layer.keys_values(sequence, mask)
-            shown = layer.attention.show(keys, values, sequence, mask)
-            read, _ = layer.read(tokens, shown)
+            shown = layer.attention.keys_values_by_head(keys, values, sequence, mask)
+            read, _ = layer.attend(tokens, shown)
             total = tf.reduce_sum(read[request, candidate, token] ** 2)
         by_sequence, by_tokens = tape.gradient(total, [sequence, tokens])
         touched = np.zeros([2, 3], bool)

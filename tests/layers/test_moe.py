@@ -105,7 +105,7 @@ def test_no_token_at_all_and_none_that_is_real(dispatch):
 def test_statistics_of_equal_parts():
     layer = harness.made(feed_forward_case(4, 3), jitter=0.4)
     x = harness.tensors(feed_forward_case(4, 3).inputs)[0]
-    _, by_part = layer(x, parts=2)
+    _, by_part = layer(x, depths=2)
     np.testing.assert_allclose(by_part, [layer(part)[1] for part in (x[:2], x[2:])])
 
 

@@ -267,7 +267,7 @@ class LoopCTR(CachedUser, RankingModel):
             inputs.insert(1, tf.tile(state.mask, [depths, 1]))
             if state.extra is not None:
                 inputs.append(tf.tile(state.extra, [depths, 1, 1]))
-            logits, counts = self.exit_block(inputs, training=training, parts=depths)
+            logits, counts = self.exit_block(inputs, training=training, depths=depths)
             return tf.reshape(logits, [depths, -1]), counts
 
         if training and self.execution.recompute:

@@ -93,8 +93,8 @@ def _user_state(model, entered: EncodedRows, loops: int) -> State:
         tokens = tf.stack([stream[:, 0] for stream in entered.tokens], axis=1)
     elif entered.tokens:
         # At depth 0 a user's token meets no candidate, not in the Exit either.
-        attended = exit_block.attention.show(*last, merged, entered.mask)
-        read, _ = exit_block.read(merge_streams(entered.tokens), attended, training=False)
+        attended = exit_block.attention.keys_values_by_head(*last, merged, entered.mask)
+        read, _ = exit_block.attend(merge_streams(entered.tokens), attended, training=False)
         tower += exit_block.tower_input(read)
     return {
         "mask": entered.mask,
@@ -116,7 +116,7 @@ def _rank_chunk(model, state: State, tokens, loops: int) -> tf.Tensor:
         attended = _attended(block.attention, state, iteration)
         tokens, _ = block.step_globals(tokens, attended, training=False)
     attended = _attended(exit_block.attention, state, loops)
-    read, _ = exit_block.read(merge_streams(tokens), attended, training=False)
+    read, _ = exit_block.attend(merge_streams(tokens), attended, training=False)
     tower = exit_block.tower_input(read, first) + state["tower"][:, None]
     return tf.sigmoid(tf.cast(exit_block.finish(tower), tf.float32))
 
@@ -124,4 +124,4 @@ def _rank_chunk(model, state: State, tokens, loops: int) -> tf.Tensor:
 def _attended(attention: MoEAttention, state: State, place: int) -> KeysValues:
     """The stored keys and values for one attention, ready to be attended to."""
     keys, values = state["keys"][:, place], state["values"][:, place]
-    return attention.show(flat(keys), flat(values), keys, state["mask"])
+    return attention.keys_values_by_head(flat(keys), flat(values), keys, state["mask"])
