@@ -28,6 +28,7 @@ from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.layers import balance_loss
 from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.models.settings import ExecutionConfig
 
 PROGRAMS = ("forward", "training")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -40,10 +41,11 @@ SIZES = {"dim": 64, "heads": 4, "ffn_dim": 768, "experts": 4, "active_experts": 
 CHECKED_ROWS = 16
 
 
-def roofline_model(config: LoopCTRConfig, history: int) -> LoopCTR:
+def roofline_model(config: LoopCTRConfig, execution: ExecutionConfig, history: int) -> LoopCTR:
     """A LoopCTR that takes row numbers where others take strings; the same weights each time."""
     keras.utils.set_random_seed(1)
-    model = LoopCTR(workload_schema(history, item_buckets=ITEMS), config, name="loopctr")
+    schema = workload_schema(history, item_buckets=ITEMS)
+    model = LoopCTR(schema, config, execution, name="loopctr")
     model.encoder.lookup = lambda rows: rows
     return model
 
@@ -173,7 +175,7 @@ def write(folder: Path, name: str, model: LoopCTR, rows: int, reference: list) -
     entry = {
         "program": name,
         "dtype": model.compute_dtype,
-        "dispatch": model.config.dispatch,
+        "dispatch": model.execution.dispatch,
         "batch_size": rows,
         "flops": rows * flops,
         "reference": f"{name}.npz",
@@ -193,8 +195,8 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
 
     def model(dtype: str, dispatch: str) -> LoopCTR:
-        settings = {"expert_dispatch": dispatch, "precision": PRECISIONS[dtype]}
-        return roofline_model(LoopCTRConfig(**sizes, **settings), history)
+        execution = ExecutionConfig(expert_dispatch=dispatch, precision=PRECISIONS[dtype])
+        return roofline_model(LoopCTRConfig(**sizes), execution, history)
 
     entries = []
     for name in programs:

@@ -24,8 +24,10 @@ from loopctr_tf.bench.flops import training_work
 from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.tables import table
 from loopctr_tf.bench.timing import in_turns, speeds
-from loopctr_tf.bench.workload import workload_model
+from loopctr_tf.bench.workload import workload_schema
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.training.settings import TrainingConfig
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 1e-2, 1.0
@@ -71,17 +73,17 @@ def differences(ours, plain: PlainLoopCTR, seed: int = 0) -> dict[str, float]:
     (sequence,) = ours.schema.sequences
     lengths = np.linspace(0, sequence.max_length, CHECKED_ROWS).astype(np.int32)
     features[sequence.length_name] = tf.constant(lengths)
-    logits, statistics = ours(features, training=True, return_statistics=True)
+    logits, losses = ours.scores(features, True, ours.heads)
     others, balance = plain(plain.lookup(features))
-    loss = ours.objective(labels, logits, statistics) - plain.loss(labels, others, balance)
+    loss = ours.objective(labels, logits, losses) - plain.loss(labels, others, balance)
     ours.set_weights(start)
     plain.take_weights(ours)
     return {"logits": float(tf.reduce_max(abs(logits - others))), "loss": abs(float(loss))}
 
 
-def compare(config: LoopCTRConfig, history, batch_size, table_optimizer, xla, seconds):
+def compare(config, execution: ExecutionConfig, history, batch_size, table_optimizer, seconds):
     """What is printed; exits where the models differ by more than :data:`TOLERANCE`."""
-    ours = workload_model(history, 0, config)
+    ours = LoopCTR(workload_schema(history), config, execution, name="loopctr")
     batches = made_up_batches(ours.schema, batch_size)
     training = TrainingConfig(
         learning_rate=LEARNING_RATE,
@@ -94,7 +96,7 @@ def compare(config: LoopCTRConfig, history, batch_size, table_optimizer, xla, se
     found = differences(ours, plain)
     if max(found.values()) > TOLERANCE:
         sys.exit(f"the models differ by {found}; no ratio where they are not the same model")
-    plain_step = straightforward_step(plain, batches[0], xla)
+    plain_step = straightforward_step(plain, batches[0], execution.xla)
     (slow, fast), rates = machine.beside_matmul_rate(lambda: in_turns([plain_step, step], seconds))
     work = training_work(ours, {ours.schema.sequences[0].name: history})
     return {
@@ -104,10 +106,10 @@ def compare(config: LoopCTRConfig, history, batch_size, table_optimizer, xla, se
         "difference": found,
         "batch_size": batch_size,
         "history": history,
-        "xla": xla,
         "table_optimizer": table_optimizer,
         "settings": config.to_dict(),
-        "dispatch": config.dispatch,
+        "execution": execution.to_dict(),
+        "dispatch": execution.dispatch,
         "machine": machine.describe(),
     }
 
@@ -155,8 +157,9 @@ def main(history, batch_size, dispatch, table_optimizer, xla, seconds, as_json, 
     """Examples a second of both, and their ratio."""
     sizes["max_loops"] = max(sizes["loops"], 8)
     try:
-        config = LoopCTRConfig.from_dict({**sizes, "expert_dispatch": dispatch, "xla": xla})
-        found = compare(config, history, batch_size, table_optimizer, xla, seconds)
+        config = LoopCTRConfig(**sizes)
+        execution = ExecutionConfig(expert_dispatch=dispatch, xla=xla)
+        found = compare(config, execution, history, batch_size, table_optimizer, seconds)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(json.dumps(found, indent=2) if as_json else text(found))

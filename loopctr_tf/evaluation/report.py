@@ -21,8 +21,11 @@ def metrics_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def depth_rows(depths: Sequence[Mapping[str, Any]], loops: int) -> list[tuple[str, Mapping]]:
-    """Rows of :func:`metrics_table` named as in the paper: LoopCTR(i/L)."""
-    return [(f"LoopCTR({row['loops']}/{loops})", row) for row in depths]
+    """Rows of :func:`metrics_table`, named as in the paper, LoopCTR(i/L), where a row has loops."""
+    return [
+        (f"LoopCTR({row['loops']}/{loops})" if "loops" in row else row["model"], row)
+        for row in depths
+    ]
 
 
 def write_report(

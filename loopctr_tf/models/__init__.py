@@ -22,7 +22,7 @@ _CONFIGS = {
 
 def model_class(name: str) -> type:
     """The model of that name; UsageError for an unknown one."""
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         raise UsageError(f"model.name is {name!r}, which is not a model{suggestion(name, MODELS)}")
     module, cls = MODELS[name]
     return getattr(importlib.import_module(module), cls)
@@ -30,7 +30,7 @@ def model_class(name: str) -> type:
 
 def config_class(name: str) -> type:
     """The settings of the model of that name; UsageError for an unknown one."""
-    if name in _CONFIGS:
+    if isinstance(name, str) and name in _CONFIGS:
         module, cls = _CONFIGS[name]
         return getattr(importlib.import_module(module), cls)
     return model_class(name).config_class

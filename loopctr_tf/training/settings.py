@@ -161,21 +161,15 @@ class RunConfig:
 _SECTIONS = ("model", "execution", "training")
 
 
-def migrated(values: Mapping[str, Any]) -> dict[str, Any]:
+def migrated(values: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """The sections of ``config.yaml`` as the current version has them, from this or an older one."""
-    values = {
-        name: mapping(v or {}, f"section {name!r}")
-        for name, v in values.items()
-        if name != "version"
-    }
-    model, training = values.get("model", {}), values.get("training", {})
-    execution = dict(values.get("execution", {}))
+    model, execution, training = (dict(values.get(name, {})) for name in _SECTIONS)
     for name in ExecutionConfig.model_fields:
         if name in model:
             execution[name] = model.pop(name)
     if "architecture" in training:
         model["name"] = training.pop("architecture")
-    return {**values, "model": model, "execution": execution, "training": training}
+    return {"model": model, "execution": execution, "training": training}
 
 
 def _read(path: str | Path) -> dict[str, Any]:
@@ -191,7 +185,10 @@ def _read(path: str | Path) -> dict[str, Any]:
                 f"configuration {str(path)!r} has an unknown section {name!r}; "
                 f"use {', '.join(_SECTIONS)}"
             )
-    return values
+    where = f"of configuration {str(path)!r}"
+    return {
+        name: mapping(values.get(name) or {}, f"section {name!r} {where}") for name in _SECTIONS
+    }
 
 
 def _locate(place: str, model: str) -> tuple[str, str]:

@@ -1,6 +1,5 @@
 """The plain model is the library's model, and the script that races them says what it measured."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -48,7 +47,7 @@ def test_both_models_are_the_same(settings):
 @pytest.mark.parametrize("change", [{"active_experts": 1}, {"balance_weight": 1.0}])
 def test_another_model_is_noticed(change):
     ours, plain = pair()
-    plain.config = dataclasses.replace(plain.config, **change)
+    plain.config = plain.config.model_copy(update=change)
     found = straightforward.differences(ours, plain)
     assert max(found.values()) > 10 * straightforward.TOLERANCE
 

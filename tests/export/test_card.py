@@ -9,7 +9,9 @@ import yaml
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
 from loopctr_tf.export.card import model_card
-from tests.factories import small_schema, tiny_model
+from loopctr_tf.models import DLRM
+from loopctr_tf.training.settings import RunConfig
+from tests.factories import compact_schema, small_schema, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,8 @@ def test_features_are_listed_with_side_table_and_limits(model, functions):
 def test_the_configuration_can_be_read_back(model, functions):
     card = model_card(model, functions)
     text = re.search(r"```yaml\n(.*?)```", card, re.DOTALL).group(1)
-    assert lc.LoopCTRConfig.from_dict(yaml.safe_load(text)) == model.config
+    config = RunConfig.from_dict(yaml.safe_load(text))
+    assert (config.model, config.execution) == (model.config, model.execution)
 
 
 def test_figures_by_depth_are_shown_where_they_are_given(model, functions):
@@ -106,6 +109,15 @@ def test_figures_by_depth_are_shown_where_they_are_given(model, functions):
     assert "Protocol of the data: bars." in model_card(
         model, functions, metrics={**metrics, "protocol": "bars"}
     )
+
+
+def test_a_model_without_loops_has_figures_of_its_own(functions):
+    dlrm = DLRM(compact_schema(), dim=4, bottom_units=(3,), tower_units=(3,))
+    row = {"model": "DLRM", "head": "", "auc": 0.75, "gauc": 0.6, "ne": 0.87654, "calibration": 1.0}
+    card = model_card(dlrm, functions, metrics={"test": [row]})
+    assert card.startswith("# DLRM\n")
+    assert _cells(card, "DLRM")[1:] == ["0.7500", "0.6000", "0.8765", "1.0000"]
+    assert "Trained with" not in card
 
 
 def test_bad_input_is_told_as_exported(model, functions):

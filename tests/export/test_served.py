@@ -54,7 +54,6 @@ def first_value(value):
     [
         ({"long_length": lambda _: -1}, r"long_length must be from 0 .* received\] \[-1\]"),
         ({"history_length": lambda _: 99}, r"history_length must be from 0 .* received\] \[99\]"),
-        ({"age": lambda _: np.nan}, r"age must be finite; received\] \[nan\]"),
         ({"affinity": lambda _: -np.inf}, r"affinity must be finite; received\] \[-inf\]"),
         (
             {"long_rating": first_value(np.inf), "long_length": lambda _: 1},
@@ -137,7 +136,6 @@ def test_a_data_frame_with_lists_is_scored_as_it_is(client, tested):
 def test_bad_requests_are_refused_and_the_service_goes_on(client, raw_rows, tested):
     for change, name in (
         ({"long_length": lambda _: -1}, "long_length"),
-        ({"history_length": lambda _: 99}, "history_length"),
         ({"affinity": lambda _: np.nan}, "affinity"),
     ):
         with pytest.raises(ScoringError) as error:

@@ -54,16 +54,11 @@ def binary_crossentropy(labels, probabilities) -> np.ndarray:
 
 def test_training_learns_and_shows_every_depth(batch):
     model = compiled(lc.optimizers.adamw(0.02, clip_norm=1.0), dropout=0.1)
-    history = model.fit(*batch, batch_size=ROWS, epochs=3, verbose=0).history
-    assert list(history) == FIGURES
+    options = {"batch_size": ROWS, "epochs": 2, "validation_data": batch, "verbose": 0}
+    history = model.fit(*batch, **options).history
+    assert list(history) == FIGURES + [f"val_{name}" for name in FIGURES]
     for name in ("loss", "loop_0_loss", "loop_1_loss"):
         assert history[name][-1] < history[name][0]
-
-
-def test_validation_figures_bear_the_same_names(batch):
-    model = compiled()
-    history = model.fit(*batch, batch_size=ROWS, validation_data=batch, verbose=0).history
-    assert list(history) == FIGURES + [f"val_{name}" for name in FIGURES]
 
 
 def test_evaluate_is_the_objective_worked_out_from_the_probabilities(frame, dataset):
@@ -111,25 +106,22 @@ def test_sample_weights_reach_the_loss_of_both_training_and_evaluation(batch):
 def test_metrics_of_the_user_are_shown_the_probability_at_depth_0(frame, dataset):
     model = compiled(
         metrics={
-            "metrics": [keras.metrics.AUC(name="served_auc"), "accuracy"],
+            "metrics": [
+                keras.metrics.AUC(name="served_auc"),
+                lc.metrics.NormalizedEntropy(name="ne"),
+            ],
             "weighted_metrics": [keras.metrics.MeanSquaredError(name="brier")],
         }
     )
     figures = model.evaluate(dataset, verbose=0, return_dict=True)
-    assert list(figures) == [*FIGURES, "served_auc", "accuracy", "brier"]
+    assert list(figures) == [*FIGURES, "served_auc", "ne", "brier"]
     probability = model.predict(dataset, verbose=0)[:, 0]
     labels = frame.label.to_numpy()
     assert figures["served_auc"] == pytest.approx(figures["loop_0_auc"], abs=1e-6)
-    assert figures["accuracy"] == pytest.approx(np.mean((probability > 0.5) == labels))
-    assert figures["brier"] == pytest.approx(np.mean((probability - labels) ** 2), rel=1e-4)
-
-
-def test_metrics_of_the_library_work_in_fit(frame, batch):
-    model = compiled(metrics={"metrics": [lc.metrics.NormalizedEntropy(name="ne")]})
-    figures = model.train_on_batch(*batch, return_dict=True)
-    rate = frame.label.mean()
+    rate = labels.mean()
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log(1 - rate))
     assert figures["ne"] == pytest.approx(figures["loop_0_loss"] / entropy, rel=1e-4)
+    assert figures["brier"] == pytest.approx(np.mean((probability - labels) ** 2), rel=1e-4)
 
 
 def test_losses_of_layers_are_added(batch):
@@ -177,7 +169,7 @@ def test_predict_gives_the_probability_of_every_depth(dataset, batch):
 def test_a_fixed_seed_gives_the_same_first_losses_twice(frame):
     def first_losses():
         keras.utils.set_random_seed(7)
-        model = lc.LoopCTR(compact_schema(), tiny_config(loops=1, dropout=0.2))
+        model = lc.LoopCTR(compact_schema(), tiny_config(loops=0, dropout=0.2))
         model.compile(lc.optimizers.adamw(0.01, clip_norm=1.0), run_eagerly=True)
         dataset = lc.read_dataset(frame, compact_schema(), batch_size=6, shuffle=True, seed=7)
         seen = []
@@ -192,18 +184,26 @@ def test_a_fixed_seed_gives_the_same_first_losses_twice(frame):
     assert first_losses() == first
 
 
+def test_a_model_without_loops_is_evaluated_with_its_balance(dataset):
+    figures = compiled(loops=0, balance_weight=0.5).evaluate(dataset, verbose=0, return_dict=True)
+    assert list(figures) == ["loss", "loop_0_loss", "loop_0_auc", "balance_loss"]
+    assert figures["balance_loss"] > 1.0
+    assert figures["loss"] > figures["loop_0_loss"] + 0.5
+
+
 # What is refused.
 
 
 def test_a_loss_of_the_users_own_is_refused():
     with pytest.raises(UsageError) as error:
-        tiny_model(seed=None).compile("adam", loss="binary_crossentropy")
+        tiny_model(schema=compact_schema(), seed=None, loops=0).compile(
+            "adam", loss="binary_crossentropy"
+        )
     assert str(error.value) == (
-        "loss is 'binary_crossentropy'; leave it out, the model brings the multi-depth objective "
-        "(settings: balance_weight, supervision)"
+        "loss is 'binary_crossentropy'; leave it out, the model brings its own objective"
     )
 
 
 def test_fit_before_compile_is_refused(dataset):
     with pytest.raises(RuntimeError, match="compile"):
-        tiny_model(seed=None).fit(dataset, verbose=0)
+        tiny_model(schema=compact_schema(), seed=None, loops=0).fit(dataset, verbose=0)

@@ -32,17 +32,12 @@ def step(model, features, labels):
 @pytest.fixture(scope="module")
 def models():
     """(in float32, mixed), of the same weights."""
-    return tiny_model(**ALL_EXPERTS), tiny_model(precision=MIXED, **ALL_EXPERTS)
+    settings = {**ALL_EXPERTS, "history_mean": True}
+    return tiny_model(**settings), tiny_model(precision=MIXED, **settings)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"history_mean": True, "streams": 1, "tower_units": [], "loops": 1}],
-    ids=["plain", "one stream, no tower"],
-)
-def test_outputs_and_gradients_are_near_those_of_float32(settings, batch):
-    exact = step(tiny_model(**settings, **ALL_EXPERTS), *batch)
-    mixed = step(tiny_model(precision=MIXED, **settings, **ALL_EXPERTS), *batch)
+def test_outputs_and_gradients_are_near_those_of_float32(models, batch):
+    exact, mixed = (step(model, *batch) for model in models)
     assert {x.dtype for x in tf.nest.flatten(mixed)} == {tf.float32}
     (logits, statistics, gradients), (near, counted, slopes) = exact, mixed
     assert float(tf.reduce_max(tf.abs(logits))) > 3
@@ -65,7 +60,7 @@ def test_products_alone_are_bfloat16(models, batch):
 
 def test_scores_are_those_of_a_call_at_every_depth(models, batch):
     logits = models[1](batch[0], loops=3)
-    for loops in range(4):
+    for loops in (0, 3):
         expected = tf.sigmoid(logits[:, loops])
         np.testing.assert_allclose(models[1].score(batch[0], loops), expected, atol=1e-3)
 
@@ -101,7 +96,7 @@ def test_the_global_policy_counts_where_the_settings_name_none(global_policy, ba
     global_policy(MIXED)
     settings = {"schema": compact_schema(), "loops": 0, **ALL_EXPERTS}
     model, single = tiny_model(**settings), tiny_model(**settings, precision="float32")
-    assert (model.config.precision, single.config.precision) == (MIXED, "float32")
+    assert (model.execution.precision, single.execution.precision) == (MIXED, "float32")
     assert (compute_types(model), compute_types(single)) == ({"bfloat16"}, {"float32"})
     assert {weight.dtype for weight in model.weights} == {tf.float32}
     logits = single(batch[0])
@@ -115,8 +110,8 @@ def test_the_global_policy_counts_where_the_settings_name_none(global_policy, ba
     np.testing.assert_allclose(losses[0], losses[1], atol=0.02)
     global_policy("float32")
     np.testing.assert_array_equal(single(batch[0]), logits)
-    assert tiny_model(**settings).config.precision == "float32"
-    assert type(model).from_config(model.get_config()).config.precision == MIXED
+    assert tiny_model(**settings).execution.precision == "float32"
+    assert type(model).from_config(model.get_config()).execution.precision == MIXED
     global_policy("mixed_float16")
     with pytest.raises(lc.UsageError, match="global policy is 'mixed_float16', which these models"):
         tiny_model(**settings)
@@ -129,8 +124,10 @@ def test_the_global_policy_counts_where_the_settings_name_none(global_policy, ba
     ("optimizer", "settings"),
     [
         pytest.param({}, {}, id="adamw"),
-        pytest.param({"tables": "lazy_adamw"}, {"recompute": True}, id="lazy_adamw, recompute"),
-        pytest.param({}, {"xla": True, "loops": 0}, id="xla", marks=pytest.mark.slow),
+        pytest.param(
+            {"tables": "lazy_adamw"}, {"recompute": True, "streams": 1}, id="lazy_adamw, recompute"
+        ),
+        pytest.param({}, {"xla": True, "loops": 0, "streams": 1}, id="xla", marks=pytest.mark.slow),
     ],
 )
 def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
@@ -138,15 +135,15 @@ def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
     model = tiny_model(**settings)
     model.compile(lc.optimizers.adamw(0.02, clip_norm=1.0, **optimizer), run_eagerly=True)
     rows = random_batch(12, schema=compact_schema())
-    losses = [model.train_on_batch(*rows, return_dict=True)["loss"] for _ in range(3)]
+    losses = [model.train_on_batch(*rows, return_dict=True)["loss"] for _ in range(2)]
     assert np.all(np.isfinite(losses))
-    assert losses[-1] < losses[0] - 0.05
+    assert losses[-1] < losses[0] - 0.02
     assert {weight.dtype for weight in model.weights} == {tf.float32}
-    if optimizer or model.config.xla:
+    if optimizer or model.execution.xla:
         return
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.config.precision == MIXED
+    assert loaded.execution.precision == MIXED
     np.testing.assert_array_equal(loaded(rows[0]), model(rows[0]))
     model.save_weights(tmp_path / "w.weights.h5")
     single = tiny_model(schema=compact_schema(), seed=9, loops=1)

@@ -10,13 +10,14 @@ import pytest
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.models import LoopCTR, StackCTR
+from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.training import run_folder as runs
-from loopctr_tf.training.settings import RunConfig, TrainingConfig
-from tests.factories import random_batch, small_schema, tiny_config
+from loopctr_tf.training.settings import RunConfig
+from tests.factories import compact_schema, random_batch, small_schema, tiny_config
 
 
 def test_the_best_epochs_weights_are_the_ones_loaded(run, trained):
-    model = runs.build_model(Schema.load(run), RunConfig.load(run / "config.yaml"))
+    model = RunConfig.load(run / "config.yaml").build_model(Schema.load(run))
     best = json.loads((run / "metrics.json").read_text())["best_epoch"]
     model.load_weights(run / "checkpoints" / f"epoch-{best:03d}.weights.h5")
     for weight, expected in zip(trained.weights, model.weights, strict=True):
@@ -28,11 +29,13 @@ def test_the_best_epochs_weights_are_the_ones_loaded(run, trained):
     )
 
 
-def test_the_architecture_is_that_of_the_settings():
-    model = tiny_config(dim=4, loops=1)
+def test_the_model_is_that_of_the_settings():
+    execution = ExecutionConfig(recompute=True)
     for name, cls in (("loopctr", LoopCTR), ("stackctr", StackCTR)):
-        config = RunConfig(model, TrainingConfig(architecture=name))
-        assert type(runs.build_model(small_schema(), config)) is cls
+        config = RunConfig(tiny_config(dim=4, loops=1), execution=execution, name=name)
+        model = config.build_model(compact_schema())
+        assert type(model) is cls
+        assert (model.config, model.execution.recompute) == (config.model, True)
 
 
 @pytest.fixture
@@ -54,9 +57,7 @@ def other_weights(weights):
     LoopCTR(small_schema(), config).save_weights(weights)
 
 
-@pytest.mark.parametrize(
-    "damage", [cut_short, lambda w: w.write_bytes(b"not hdf5"), empty_hdf5, other_weights]
-)
+@pytest.mark.parametrize("damage", [cut_short, empty_hdf5, other_weights])
 def test_damaged_weights_are_told(copied_run, damage):
     weights = copied_run / "weights" / "best.weights.h5"
     damage(weights)
@@ -74,7 +75,9 @@ def test_missing_weights_are_told(copied_run):
 
 
 def test_what_is_no_run_is_told(copied_run, tmp_path):
-    with pytest.raises(UsageError, match=r"is no run: no config.yaml in it; make one with"):
+    with pytest.raises(
+        UsageError, match=r"is not a run folder: it has no config.yaml; make one with"
+    ):
         runs.read_metrics(tmp_path)
     (copied_run / "metrics.json").write_text("{")
     with pytest.raises(UsageError, match=r"metrics.json' is not JSON \(.*\); train again"):

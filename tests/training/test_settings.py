@@ -1,11 +1,16 @@
-import dataclasses
+"""Settings of a run: values and types, sections, overrides, and the schema for editors."""
+
 import json
 
+import pydantic
 import pytest
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models import MODELS, config_class, model_class
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
+from tests.factories import compact_schema
 
 
 def message(error) -> str:
@@ -26,16 +31,21 @@ def message(error) -> str:
         ({"loops": -1}, "loops is -1; give 0 or more"),
         ({"loops": 9}, "max_loops is 8; give at least loops (9)"),
         ({"experts": 2, "active_experts": 3}, "active_experts is 3; give at most experts (2)"),
-        ({"active_experts": 0}, "active_experts is 0; give 1 or more"),
-        ({"streams": 0}, "streams is 0; give 1 or more"),
-        ({"dropout": 1.0}, "dropout is 1.0; give a rate in [0, 1)"),
-        ({"dropout": float("nan")}, "dropout is nan; give a rate in [0, 1)"),
+        ({"dropout": 1.0}, "dropout is 1.0; give less than 1"),
+        ({"dropout": float("nan")}, "dropout is nan, a float; give a finite number"),
         ({"balance_weight": -0.1}, "balance_weight is -0.1; give 0 or more"),
-        ({"tower_units": [8, 0]}, "tower_units is (8, 0); give positive widths"),
-        ({"embedding_dim": 0}, "embedding_dim is 0; give 1 or more, or null for dim"),
-        ({"supervision": "first"}, "supervision is 'first'; choose 'all', 'last'"),
-        ({"loop_execution": "xla"}, "loop_execution is 'xla'; choose 'auto', 'while', 'unrolled'"),
+        ({"tower_units": [8, 0]}, "tower_units[1] is 0; give 1 or more"),
+        ({"supervision": "first"}, "supervision is 'first'; choose 'all' or 'last'"),
+        ({"dim": 8.0}, "dim is 8.0, a float; give a whole number"),
+        ({"dim": "8"}, "dim is '8', a str; give a whole number"),
+        ({"dim": True}, "dim is True, a bool; give a whole number"),
+        ({"sink": 1}, "sink is 1, a int; give true or false"),
+        ({"dropout": "high"}, "dropout is 'high', a str; give a number"),
+        ({"dropout": False}, "dropout is False, a bool; give a number"),
+        ({"tower_units": 8}, "tower_units is 8, a int; give a list such as [128, 64]"),
+        ({"activation": 3}, "activation is 3, a int; give text"),
     ],
+    ids=str,
 )
 def test_bad_model_values_name_the_setting_the_value_and_the_remedy(settings, expected):
     with pytest.raises(UsageError) as from_dict:
@@ -46,69 +56,34 @@ def test_bad_model_values_name_the_setting_the_value_and_the_remedy(settings, ex
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("cls", "settings", "expected"),
     [
-        ({"epochs": 0}, "epochs is 0; give 1 or more"),
-        ({"batch_size": -2}, "batch_size is -2; give 1 or more"),
-        ({"learning_rate": 0}, "learning_rate is 0.0; give more than 0"),
-        ({"weight_decay": -1}, "weight_decay is -1.0; give 0 or more"),
-        ({"clip_norm": -1}, "clip_norm is -1.0; give 0 or more"),
-        ({"ema_momentum": 1}, "ema_momentum is 1.0; give a value in [0, 1)"),
+        (TrainingConfig, {"epochs": 0}, "epochs is 0; give 1 or more"),
+        (TrainingConfig, {"learning_rate": 0}, "learning_rate is 0; give more than 0"),
+        (TrainingConfig, {"ema_momentum": 1}, "ema_momentum is 1; give less than 1"),
         (
+            TrainingConfig,
             {"table_optimizer": "adagrad"},
-            "table_optimizer is 'adagrad'; choose 'adamw', 'lazy_adamw', 'rowwise_adagrad'",
+            "table_optimizer is 'adagrad'; choose 'adamw', 'lazy_adamw' or 'rowwise_adagrad'",
         ),
         (
-            {"table_optimizer": "lazy_adamw", "table_learning_rate": 0},
-            "table_learning_rate is 0.0; give more than 0, or null for learning_rate",
-        ),
-        (
-            {"table_optimizer": "lazy_adamw", "table_weight_decay": -1},
-            "table_weight_decay is -1.0; give 0 or more",
-        ),
-        (
-            {"table_optimizer": "adamw", "table_learning_rate": 0.1},
+            TrainingConfig,
+            {"table_learning_rate": 0.1},
             "table_learning_rate is 0.1; leave it out, or set table_optimizer to lazy_adamw or",
         ),
         (
-            {"table_optimizer": "adamw", "table_weight_decay": 0.1},
+            TrainingConfig,
+            {"table_weight_decay": 0.1},
             "table_weight_decay is 0.1; leave it out, or set table_optimizer to lazy_adamw or",
         ),
-        ({"strategy": "tpu"}, "strategy is 'tpu'; choose 'none', 'mirrored'"),
-        ({"architecture": "dcn"}, "architecture is 'dcn'; choose 'loopctr', 'stackctr'"),
+        (ExecutionConfig, {"precision": "float16"}, "precision is 'float16'; choose 'float32' or"),
     ],
+    ids=str,
 )
-def test_bad_training_values_name_the_setting_the_value_and_the_remedy(settings, expected):
-    with pytest.raises(UsageError) as from_dict:
-        TrainingConfig.from_dict(settings)
-    with pytest.raises(UsageError) as direct:
-        TrainingConfig(**settings)
-    assert message(from_dict) == message(direct)
-    assert message(from_dict).startswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"dim": 8.0}, "dim is 8.0, a float; give a int"),
-        ({"dim": "8"}, "dim is '8', a str; give a int"),
-        ({"dim": True}, "dim is True, a bool; give a int"),
-        ({"dim": None}, "dim is None, a NoneType; give a int"),
-        ({"sink": 1}, "sink is 1, a int; give a bool"),
-        ({"dropout": "high"}, "dropout is 'high', a str; give a float"),
-        ({"dropout": False}, "dropout is False, a bool; give a float"),
-        ({"tower_units": 8}, "tower_units is 8; give a list such as [128, 64]"),
-        ({"tower_units": [8, "x"]}, "tower_units is 'x', a str; give a int"),
-        ({"embedding_dim": 1.5}, "embedding_dim is 1.5, a float; give a int"),
-        ({"activation": 3}, "activation is 3, a int; give a str"),
-    ],
-)
-def test_wrong_types_are_refused(settings, expected):
-    with pytest.raises(UsageError) as from_dict:
-        LoopCTRConfig.from_dict(settings)
-    with pytest.raises(UsageError) as direct:
-        LoopCTRConfig(**settings)
-    assert message(from_dict) == message(direct) == expected
+def test_bad_values_of_training_and_execution(cls, settings, expected):
+    with pytest.raises(UsageError) as error:
+        cls.from_dict(settings)
+    assert message(error).startswith(expected)
 
 
 def test_whole_numbers_serve_as_floats_and_lists_as_tuples():
@@ -124,40 +99,41 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one():
     assert message(error) == "model setting 'head' does not exist; did you mean 'heads'?"
     with pytest.raises(UsageError) as error:
         TrainingConfig.from_dict({"lerning_rate": 0.1})
-    assert "did you mean 'learning_rate'?" in message(error)
+    assert message(error).startswith("training setting 'lerning_rate' does not exist; did you mean")
     with pytest.raises(UsageError) as error:
-        LoopCTRConfig.from_dict({"zzz": 2})
-    assert "; known are dim, heads, " in message(error)
+        ExecutionConfig.from_dict({"zzz": 2})
+    assert "execution setting 'zzz' does not exist; known are precision, xla, " in message(error)
 
 
 def test_configs_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(pydantic.ValidationError):
         LoopCTRConfig().dim = 3
 
 
 # A whole run.
 
 
-def test_dictionary_round_trip_is_plain_json():
-    model = LoopCTRConfig(dim=32, tower_units=(9,), embedding_dim=4, supervision="last")
-    assert LoopCTRConfig.from_dict(json.loads(json.dumps(model.to_dict()))) == model
-    training = TrainingConfig(epochs=3, seed=5)
-    assert TrainingConfig.from_dict(json.loads(json.dumps(training.to_dict()))) == training
-
-
-def test_yaml_round_trip_keeps_every_setting(tmp_path):
+def test_round_trips_through_json_and_yaml_keep_every_setting(tmp_path):
     config = RunConfig(
-        LoopCTRConfig(dim=32, heads=8, tower_units=(9, 7), sink=False),
+        LoopCTRConfig(dim=32, heads=8, tower_units=(9, 7), sink=False, supervision="last"),
         TrainingConfig(learning_rate=3e-4, strategy="mirrored"),
+        ExecutionConfig(recompute=True),
+        "stackctr",
     )
     config.save(tmp_path / "config.yaml")
-    assert RunConfig.load(tmp_path / "config.yaml") == config
+    for again in (
+        RunConfig.load(tmp_path / "config.yaml"),
+        RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))),
+    ):
+        assert (again.model, again.training) == (config.model, config.training)
+        assert (again.execution, again.name) == (config.execution, "stackctr")
 
 
 def test_no_file_means_defaults(tmp_path):
-    assert RunConfig.load() == RunConfig()
+    assert RunConfig.load().to_dict() == RunConfig().to_dict()
     (tmp_path / "empty.yaml").write_text("")
-    assert RunConfig.load(tmp_path / "empty.yaml") == RunConfig()
+    assert RunConfig.load(tmp_path / "empty.yaml").to_dict() == RunConfig().to_dict()
+    assert RunConfig().training.monitor is None
 
 
 def test_overrides_win_over_the_file_and_may_leave_the_section_out(tmp_path):
@@ -173,6 +149,8 @@ def test_overrides_win_over_the_file_and_may_leave_the_section_out(tmp_path):
             "embedding_dim=null",
             "sink=false",
             "monitor=val_loop_1_auc",
+            "execution.xla=true",
+            "precision=mixed_bfloat16",
             " loops = 2 ",
         ],
     )
@@ -182,19 +160,19 @@ def test_overrides_win_over_the_file_and_may_leave_the_section_out(tmp_path):
     assert config.training == TrainingConfig(
         epochs=4, learning_rate=0.001, monitor="val_loop_1_auc"
     )
+    assert config.execution == ExecutionConfig(xla=True, precision="mixed_bfloat16")
 
 
 @pytest.mark.parametrize(
     ("pair", "expected"),
     [
         ("dim", "--set 'dim' is not a setting; write name=value, e.g. dim=32"),
-        ("dimm=8", "--set 'dimm' is no setting; did you mean 'dim'?"),
-        ("modl.dim=8", "--set 'modl.dim' names an unknown section; use model or training"),
+        ("dimm=8", "--set 'dimm' is not a setting; did you mean 'dim'?"),
+        ("modl.dim=8", "--set 'modl.dim' names an unknown section; use model, execution, training"),
         ("training.dim=8", "training setting 'dim' does not exist"),
         ("model.hheads=8", "model setting 'hheads' does not exist; did you mean 'heads'?"),
-        ("dim=eight", "dim is 'eight', a str; give a int"),
+        ("dim=eight", "dim is 'eight', a str; give a whole number"),
         ("tower_units=[8", "--set tower_units='[8' is not a YAML value; quote it"),
-        ("loops=-1", "loops is -1; give 0 or more"),
     ],
 )
 def test_bad_overrides_name_the_pair_and_the_remedy(pair, expected):
@@ -206,22 +184,89 @@ def test_bad_overrides_name_the_pair_and_the_remedy(pair, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("- dim", "holds no mapping; write `model:` and so on"),
-        ("modle: {dim: 8}", "has an unknown section 'modle'; use model or training"),
+        ("- dim", "is ['dim']; write `name: value` lines"),
+        ("modle: {dim: 8}", "has an unknown section 'modle'; use model, execution, training"),
         ("model: 8", "section 'model' of configuration"),
         ("model: {dim: 8", "is not YAML"),
+        ("version: x", "has version 'x'; this release reads 1 and 2"),
+        (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, expected):
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    if text is not None:
+        path.write_text(text)
     with pytest.raises(UsageError) as error:
         RunConfig.load(path)
     assert expected in message(error)
     assert str(path) in message(error)
 
 
-def test_a_missing_file_is_named(tmp_path):
+# The registry of models.
+
+
+@pytest.mark.parametrize("pairs", [["model.name=hstu", "layers=1"], ["layers=1", "name=hstu"]])
+def test_the_models_name_decides_which_settings_there_are(pairs):
+    config = RunConfig.load(None, pairs)
+    assert (config.name, type(config.model)) == ("hstu", config_class("hstu"))
+    assert config.model.layers == 1
+    assert type(config.build_model(compact_schema())) is model_class("hstu")
+    with pytest.raises(UsageError, match=r"^--set 'num_queries' is not a setting"):
+        RunConfig.load(None, [*pairs, "num_queries=3"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hstuu", "model.name is 'hstuu', which is not a model; did you mean 'hstu'?"),
+        ("null", "model.name is None, which is not a model; known are loopctr, stackctr, "),
+        ("[hstu]", "model.name is ['hstu'], which is not a model; "),
+    ],
+)
+def test_unknown_models_are_refused(tmp_path, name, expected):
+    (tmp_path / "config.yaml").write_text(f"model: {{name: {name}}}")
+    for arguments in ((None, [f"name={name}"]), (tmp_path / "config.yaml",)):
+        with pytest.raises(UsageError) as error:
+            RunConfig.load(*arguments)
+        assert message(error).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("hstu", {"recompute": True}), ("dlrm", {"expert_dispatch": "dense"})],
+)
+def test_execution_settings_that_a_model_does_not_use_are_refused(name, setting):
+    config = RunConfig(execution=ExecutionConfig(**setting), name=name)
     with pytest.raises(UsageError) as error:
-        RunConfig.load(tmp_path / "none.yaml")
-    assert "none.yaml' cannot be read: No such file or directory" in message(error)
+        config.build_model(compact_schema())
+    ((key, value),) = setting.items()
+    cls = model_class(name).__name__
+    assert message(error) == f"{key} is {value!r}, which {cls} does not use; leave it out"
+
+
+def test_a_config_of_another_model_is_refused():
+    with pytest.raises(UsageError, match="config is a LoopCTRConfig; DLRM takes a DLRMConfig"):
+        RunConfig(LoopCTRConfig(), name="dlrm").build_model(compact_schema())
+
+
+def test_the_json_schema_describes_every_section_and_model():
+    schema = json.loads(json.dumps(RunConfig.json_schema()))
+    assert "$ref" not in json.dumps(schema)  # a reference would point into the wrong document
+    assert schema["additionalProperties"] is False
+    kinds = {
+        kind["properties"]["name"]["const"]: kind for kind in schema["properties"]["model"]["anyOf"]
+    }
+    assert set(kinds) == set(MODELS)
+    for name, kind in kinds.items():
+        saved = RunConfig(name=name).to_dict()
+        assert set(saved) == set(schema["properties"])
+        assert saved["version"] == schema["properties"]["version"]["const"]
+        assert set(kind["properties"]) == set(saved["model"])
+        # A file without a name means loopctr.
+        assert kind.get("required", []) == ([] if name == "loopctr" else ["name"])
+        for section in (kind, schema["properties"]["execution"], schema["properties"]["training"]):
+            assert section["additionalProperties"] is False
+            described = {k: v for k, v in section["properties"].items() if k != "name"}
+            assert all(value["description"] for value in described.values())
+    for section, cls in (("execution", ExecutionConfig), ("training", TrainingConfig)):
+        assert set(schema["properties"][section]["properties"]) == set(cls.model_fields)

@@ -11,12 +11,11 @@ import tf_keras as keras
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training import run_folder as runs
 from loopctr_tf.training import train as training
 from loopctr_tf.training.optimizers import CatchUp, RowwiseAdagrad
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
-from tests.factories import small_schema
+from tests.factories import small_schema, tiny_config
 
 
 def strict_json(path):
@@ -105,14 +104,16 @@ def minus_mean(_, predicted):
 
 def play_epochs(folder, figures: list[float], **settings) -> tuple[int, float]:
     """(epochs before training stops, weight in the best file); epoch e leaves the weight e."""
-    settings = TrainingConfig(**settings)
+    settings = TrainingConfig(**{"monitor": "val_loop_0_auc", **settings})
     folder.mkdir()
     (folder / "checkpoints").mkdir()
     (folder / runs.BEST_WEIGHTS).parent.mkdir()
     model = one_weight()
     model.compile("sgd", "mse")
     model.stop_training = False
-    callbacks = keras.callbacks.CallbackList(training._callbacks(folder, settings), model=model)
+    callbacks = keras.callbacks.CallbackList(
+        training._callbacks(folder, settings, settings.monitor), model=model
+    )
     callbacks.on_train_begin()
     epochs = 0
     for figure in figures:
@@ -174,20 +175,24 @@ def test_validation_before_the_first_step_uses_the_first_weights():
     assert model.evaluate(ones, ones, callbacks=[average], verbose=0) == -5.0
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_decaying_tables_are_caught_up_before_anything_is_saved(tmp_path, decay):
-    settings = TrainingConfig(table_optimizer="lazy_adamw", table_weight_decay=decay)
-    kinds = [type(callback) for callback in training._callbacks(tmp_path, settings)]
-    assert kinds.count(CatchUp) == bool(decay)
-    assert (kinds[0] is CatchUp) == bool(decay)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_weights_are_averaged_only_when_told(tmp_path, momentum):
-    callbacks = training._callbacks(tmp_path, TrainingConfig(ema_momentum=momentum))
+@pytest.mark.parametrize(
+    ("settings", "first", "last"),
+    [
+        ({"table_optimizer": "lazy_adamw", "table_weight_decay": 0.1}, CatchUp, None),
+        ({"ema_momentum": 0.9}, None, training.AveragedWeights),
+        ({}, None, None),
+    ],
+)
+def test_tables_are_caught_up_first_and_weights_averaged_last(tmp_path, settings, first, last):
+    """Both only on request: what is saved in between must hold what they change."""
+    callbacks = training._callbacks(tmp_path, TrainingConfig(**settings), "val_loss")
     kinds = [type(callback) for callback in callbacks]
-    assert kinds.count(training.AveragedWeights) == bool(momentum)
-    assert (kinds[-1] is training.AveragedWeights) == bool(momentum)
+    assert (kinds.count(CatchUp), kinds.count(training.AveragedWeights)) == (
+        bool(first),
+        bool(last),
+    )
+    assert kinds[0] is first or first is None
+    assert kinds[-1] is last or last is None
 
 
 def test_the_optimizer_is_as_the_settings_say():
@@ -230,13 +235,12 @@ def test_strategies_by_name():
             "val_loss, val_loop_0_auc, val_loop_1_auc, val_loop_0_loss, val_loop_1_loss",
         ),
         ("val_loop_1_auc", 0, "val_loss, val_loop_0_auc, val_loop_0_loss"),
-        ("loop_0_auc", 0, "val_loss, val_loop_0_auc, val_loop_0_loss"),
     ],
 )
 def test_an_unknown_monitor_is_told_before_anything_is_written(
     prepared, tmp_path, monitor, loops, known
 ):
-    config = RunConfig(LoopCTRConfig(loops=loops), TrainingConfig(monitor=monitor))
+    config = RunConfig(tiny_config(loops=loops), TrainingConfig(monitor=monitor))
     with pytest.raises(UsageError) as error:
         training.train(prepared, tmp_path / "run", config)
     assert str(error.value) == f"monitor is {monitor!r}; choose one of {known}"
@@ -258,6 +262,8 @@ def test_what_is_not_prepared_is_told_before_anything_is_written(tmp_path):
 
 class FakeModel:
     """What `train` asks of a model; ``fit`` gives a history that is made up, or raises it."""
+
+    heads, served = ("loop_0", "loop_1"), "loop_0"
 
     def __init__(self, outcome):
         self.outcome = outcome
@@ -284,11 +290,11 @@ def train_fake(prepared, tmp_path, monkeypatch):
     def call(outcome, config=None, **arguments):
         model = FakeModel(outcome)
 
-        def build(schema, _):
+        def build(config, schema):
             model.schema = schema
             return model
 
-        monkeypatch.setattr(training, "build_model", build)
+        monkeypatch.setattr(RunConfig, "build_model", build)
         monkeypatch.setattr(training, "evaluate_run", lambda *_, **__: ([], None))
         lines = []
         call.say = lines

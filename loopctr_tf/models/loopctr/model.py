@@ -207,7 +207,8 @@ class LoopCTR(CachedUser, RankingModel):
     def forward(self, tokens: TokenGroups, training, heads: tuple[str, ...]) -> Scores:
         """Logits by depth; one head alone costs one Exit."""
         loops = [self.loops_of(head) for head in heads]
-        if len(loops) == 1 and not training:
+        # Where the only trained head is asked for, it may be evaluated, and that takes statistics.
+        if len(loops) == 1 and heads != self.heads and not training:
             return Scores(self._one_depth(tokens, loops[0]))
         logits, statistics = self.depths(tokens, max(loops), training)
         if loops != list(range(len(loops))):

@@ -6,18 +6,23 @@ import tensorflow as tf
 
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from tests.factories import copy_weights, random_batch, tiny_model
+from tests.factories import compact_schema, copy_weights, random_batch, tiny_config, tiny_model
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return random_batch(6)
+    return random_batch(6, schema=compact_schema())
 
 
 @pytest.fixture(scope="module")
 def model():
     """Trained depths 0..3, at most 6 loops."""
-    return tiny_model(loops=3)
+    return small(loops=3)
+
+
+def small(cls=lc.LoopCTR, **settings):
+    """A model of few columns."""
+    return tiny_model(cls, compact_schema(), **settings)
 
 
 def loop_weights(model) -> list[tf.Variable]:
@@ -28,7 +33,7 @@ def loop_weights(model) -> list[tf.Variable]:
 
 
 def test_the_number_of_parameters_is_the_same_for_every_number_of_loops():
-    models = [tiny_model(seed=None, loops=loops) for loops in (0, 1, 2, 5)]
+    models = [small(seed=None, loops=loops) for loops in (0, 1, 5)]
     assert len({model.count_params() for model in models}) == 1
     names = [weight.name for weight in models[0].weights]
     for model in models[1:]:
@@ -48,7 +53,7 @@ def test_parameters_of_a_loop_block_counted_by_hand(model):
 def test_stackctr_has_a_loop_block_for_every_loop(model):
     block = sum(int(tf.size(weight)) for weight in loop_weights(model))
     for loops in (0, 1, 3):
-        stack = tiny_model(lc.StackCTR, seed=None, loops=loops)
+        stack = small(lc.StackCTR, seed=None, loops=loops)
         assert stack.count_params() == model.count_params() + (loops - 1) * block
 
 
@@ -57,7 +62,7 @@ def test_loop_block_variables_say_so_and_no_others(model):
     assert inside
     for weight in model.weights:
         assert ("loop_block" in weight.name) == (id(weight) in inside), weight.name
-    stack = tiny_model(lc.StackCTR, loops=3)
+    stack = small(lc.StackCTR, loops=3)
     inside = {id(weight) for block in stack.loop_blocks for weight in block.weights}
     for weight in stack.weights:
         assert ("loop_block" in weight.name) == (id(weight) in inside), weight.name
@@ -90,7 +95,7 @@ def test_score_is_the_probability_of_one_depth(model, batch):
     np.testing.assert_array_equal(model.score(features), model.score(features, 0))
 
 
-@pytest.mark.parametrize("loops", [-1, 1.0, "2", True, tf.constant(1)])
+@pytest.mark.parametrize("loops", [-1, 1.0, True, tf.constant(1)])
 def test_loops_that_are_no_whole_number_are_refused(model, batch, loops):
     for function in (model, model.score):
         with pytest.raises(UsageError) as error:
@@ -108,7 +113,7 @@ def test_more_loops_than_max_loops_are_refused(model, batch):
 
 
 def test_stackctr_runs_at_no_more_loops_than_it_has_blocks(batch):
-    stack = tiny_model(lc.StackCTR, loops=2)
+    stack = small(lc.StackCTR, loops=2)
     assert stack(batch[0], loops=2).shape == [6, 3]
     with pytest.raises(UsageError) as error:
         stack(batch[0], loops=3)
@@ -116,7 +121,7 @@ def test_stackctr_runs_at_no_more_loops_than_it_has_blocks(batch):
 
 
 def test_every_block_of_a_stackctr_acts_in_its_own_loop(batch):
-    stack = tiny_model(lc.StackCTR, loops=3)
+    stack = small(lc.StackCTR, loops=3)
     before = stack(batch[0]).numpy()
     gain = stack.loop_blocks[1].ffn_norm.gain
     gain.assign(gain * 2)
@@ -126,7 +131,7 @@ def test_every_block_of_a_stackctr_acts_in_its_own_loop(batch):
 
 @pytest.mark.parametrize("execution", ["while", "unrolled"])
 def test_depth_0_touches_no_weight_of_the_loop_block(batch, execution):
-    model = tiny_model(loops=2, loop_execution=execution)
+    model = small(loops=2, loop_execution=execution)
     features, _ = batch
     weights = loop_weights(model)
     with tf.GradientTape(persistent=True) as tape:
@@ -143,7 +148,7 @@ def test_depth_0_touches_no_weight_of_the_loop_block(batch, execution):
 
 
 def test_depth_0_does_not_change_with_the_loop_block(batch):
-    model = tiny_model(loops=2)
+    model = small(loops=2)
     features, _ = batch
     before = model(features).numpy()
     for weight in loop_weights(model):
@@ -157,7 +162,7 @@ def test_depth_0_does_not_change_with_the_loop_block(batch):
 
 
 def test_stackctr_with_equal_blocks_is_loopctr(model, batch):
-    stack = tiny_model(lc.StackCTR, loops=3)
+    stack = small(lc.StackCTR, loops=3)
     features, _ = batch
     assert np.abs(stack(features) - model(features))[:, 2:].max() > 1e-3
     for i in range(3):
@@ -175,11 +180,28 @@ def test_stackctr_with_equal_blocks_is_loopctr(model, batch):
     np.testing.assert_allclose(stack(features), model(features), atol=1e-6)
 
 
-def test_stackctr_of_one_loop_is_loopctr_of_one_loop(batch):
-    loop, stack = tiny_model(loops=1), tiny_model(lc.StackCTR, loops=1)
-    assert stack.count_params() == loop.count_params()
-    copy_weights(loop, stack, lambda name: name.replace("loop_block_0", "loop_block"))
-    np.testing.assert_allclose(stack(batch[0]), loop(batch[0]), atol=1e-6)
+# Heads.
+
+
+def test_heads_are_depths(model):
+    assert model.heads == ("loop_0", "loop_1", "loop_2", "loop_3")
+    assert model.served == "loop_0"
+    assert model.heads_to(1) == ("loop_0", "loop_1")
+    assert [model.loops_of(head) for head in model.heads_to(6)] == list(range(7))
+    assert model.head_weights == (0.25,) * 4
+    assert small(seed=None, supervision="last", loops=1).head_weights == (0.0, 1.0)
+
+
+def test_heads_in_any_order_are_columns_of_all_depths(model, batch):
+    wanted = ("loop_4", "loop_0")
+    found = model.scores(batch[0], False, wanted).logits
+    np.testing.assert_allclose(found, model(batch[0], loops=4).numpy()[:, [4, 0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["", "loop_", "loop_x", "loop_-1", "auc", "loop_7"])
+def test_other_heads_are_refused(model, head):
+    with pytest.raises(UsageError, match=r"^(head is '.*'; give loop_0 to loop_6|loops is 7; )"):
+        model.loops_of(head)
 
 
 # Options.
@@ -188,17 +210,15 @@ def test_stackctr_of_one_loop_is_loopctr_of_one_loop(batch):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"streams": 1},
-        {"streams": 3},
-        {"group_projection": False, "embedding_dim": 8},
+        {"streams": 3, "history_mean": True, "tower_units": []},
+        {"group_projection": False, "embedding_dim": 8, "streams": 1},
         {"recency_embedding": False, "sink": False, "global_norm": False},
-        {"history_mean": True, "tower_units": []},
         {"experts": 1, "active_experts": 1, "equal_experts": False},
     ],
     ids=str,
 )
-def test_every_option_gives_finite_scores_that_depend_on_every_weight(batch, settings):
-    features, labels = batch
+def test_every_option_gives_finite_scores_that_depend_on_every_weight(settings):
+    features, labels = random_batch(6)
     model = tiny_model(loops=1, **settings)
     with tf.GradientTape() as tape:
         logits = model(features)
@@ -215,11 +235,11 @@ def test_every_option_gives_finite_scores_that_depend_on_every_weight(batch, set
             assert np.any(gradient), weight.name
 
 
-def test_settings_may_be_given_one_by_one():
-    model = lc.LoopCTR(tiny_model().schema, tiny_model().config, dim=16, loops=1)
-    assert model.config == lc.LoopCTRConfig.from_dict(
-        {**tiny_model().config.to_dict(), "dim": 16, "loops": 1}
-    )
+def test_settings_of_model_and_execution_may_be_given_one_by_one():
+    settings = {"dim": 16, "loops": 1}
+    model = lc.LoopCTR(compact_schema(), tiny_config(), recompute=True, **settings)
+    assert model.config == tiny_config(**settings)
+    assert model.execution.non_default() == {"recompute": True, "precision": "float32"}
 
 
 @pytest.mark.parametrize(
@@ -227,6 +247,7 @@ def test_settings_may_be_given_one_by_one():
     [
         ({"dimm": 8}, "model setting 'dimm' does not exist; did you mean 'dim'?"),
         ({"heads": 3}, "heads is 3; give a divisor of dim (64)"),
+        ({"xlaa": True}, "model setting 'xlaa' does not exist; did you mean 'xla'?"),
         (
             {"activation": "gelux"},
             "activation is 'gelux'; give a name that Keras knows, e.g. 'gelu'",
@@ -234,7 +255,6 @@ def test_settings_may_be_given_one_by_one():
     ],
 )
 def test_bad_settings_are_refused(settings, expected):
-    schema = tiny_model(seed=None).schema
     with pytest.raises(UsageError) as error:
-        lc.LoopCTR(schema, **settings)
+        lc.LoopCTR(compact_schema(), **settings)
     assert str(error.value) == expected

@@ -5,26 +5,32 @@ import pytest
 import tensorflow as tf
 
 import loopctr_tf as lc
-from loopctr_tf.models.objective import MultiDepthObjective
-from tests.factories import random_batch, tiny_model
+from loopctr_tf.models.loopctr.balance import balance_share
+from loopctr_tf.models.settings import ExecutionConfig
+from tests.factories import compact_schema, random_batch, tiny_model
 
 
 @pytest.fixture(scope="module")
 def batch():
-    return random_batch(6)
+    return random_batch(6, schema=compact_schema())
 
 
-def step(model, objective, features, labels):
-    """Logits, router statistics, the objective, its balance loss and its gradient for every weight."""
+def small(**settings):
+    return tiny_model(schema=compact_schema(), streams=1, **settings)
+
+
+def step(model, features, labels):
+    """Logits, router statistics, loss, balance loss and the gradient for every weight."""
     with tf.GradientTape() as tape:
         logits, statistics = model(features, training=True, return_statistics=True)
-        loss = objective(labels, logits, statistics)
+        balance = balance_share(statistics)
+        loss = tf.reduce_mean(logits * (labels[:, None] - 0.4)) + 0.5 * balance
     gradients = tape.gradient(loss, model.trainable_variables)
     return {
         "logits": logits,
         "statistics": statistics,
         "loss": loss,
-        "balance": objective.balance.result(),
+        "balance": balance,
         **{
             weight.name: tf.convert_to_tensor(gradient)
             for weight, gradient in zip(model.trainable_variables, gradients, strict=True)
@@ -39,8 +45,7 @@ def loops_in(function) -> bool:
 @pytest.fixture(scope="module")
 def plain(batch):
     """One eager step of the unrolled model, experts grouped, nothing computed twice."""
-    model = tiny_model(loops=3, loop_execution="unrolled", expert_dispatch="grouped")
-    return step(model, MultiDepthObjective(4, balance_weight=0.5), *batch)
+    return step(small(loops=2, expert_dispatch="grouped"), *batch)
 
 
 WAYS = {
@@ -53,11 +58,8 @@ WAYS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_all_ways_agree_in_outputs_losses_and_gradients(way, batch, plain):
-    expected, model = plain, tiny_model(loops=3, **WAYS[way])
-    objective = MultiDepthObjective(4, balance_weight=0.5)
-    function = tf.function(
-        lambda: step(model, objective, *batch), autograph=False
-    ).get_concrete_function()
+    expected, model = plain, small(loops=2, **WAYS[way])
+    function = tf.function(lambda: step(model, *batch), autograph=False).get_concrete_function()
     actual = function()
     assert loops_in(function) == (way == "while")
     assert actual.keys() == expected.keys()
@@ -70,20 +72,17 @@ def test_all_ways_agree_in_outputs_losses_and_gradients(way, batch, plain):
 
 def test_scores_of_a_while_loop_in_a_graph_are_those_without_one(batch):
     features, _ = batch
-    looped = tiny_model(loops=1, loop_execution="while")
-    unrolled = tiny_model(loops=1)
-    function = tf.function(
-        lambda: looped.score(features, 4), autograph=False
-    ).get_concrete_function()
-    assert loops_in(function)
-    np.testing.assert_allclose(function(), unrolled.score(features, 4), atol=1e-6)
-    np.testing.assert_allclose(looped.score(features, 4), unrolled.score(features, 4), atol=1e-6)
+    looped = small(loops=1, loop_execution="while")
+    unrolled = small(loops=1)
+    function = tf.function(lambda: looped(features, loops=3), autograph=False)
+    assert loops_in(function.get_concrete_function())
+    np.testing.assert_allclose(function(), unrolled(features, loops=3), atol=1e-6)
 
 
 def test_automatic_execution_gives_the_same_numbers(batch):
     features, _ = batch
-    automatic = tiny_model(loops=2, loop_execution="auto")
-    np.testing.assert_allclose(automatic(features), tiny_model(loops=2)(features), atol=1e-6)
+    automatic = small(loops=2, loop_execution="auto")
+    np.testing.assert_allclose(automatic(features), small(loops=2)(features), atol=1e-6)
     for training in (True, False):
         function = tf.function(
             lambda training=training: automatic(features, training=training), autograph=False
@@ -92,11 +91,11 @@ def test_automatic_execution_gives_the_same_numbers(batch):
 
 
 def test_what_xla_and_recompute_refuse():
-    model = tiny_model(loops=0, xla=True)
+    model = small(loops=0, xla=True)
     with pytest.raises(lc.UsageError, match=r"jit_compile is True; leave it out.*xla=True"):
         model.compile("adam", jit_compile=True)
     with pytest.raises(lc.UsageError, match="expert_dispatch is 'grouped'; XLA needs sizes"):
-        lc.LoopCTRConfig(xla=True, expert_dispatch="grouped")
+        ExecutionConfig(xla=True, expert_dispatch="grouped")
     for setting in ("xla", "recompute"):
         with pytest.raises(lc.UsageError, match="loop_execution is 'while'; xla and recompute"):
-            lc.LoopCTRConfig(loop_execution="while", **{setting: True})
+            ExecutionConfig(loop_execution="while", **{setting: True})

@@ -6,10 +6,10 @@ import tf_keras as keras
 
 import loopctr_tf as lc
 from tests.factories import (
+    compact_schema,
     copy_weights,
     disturb,
     random_batch,
-    small_schema,
     tiny_config,
     tiny_model,
 )
@@ -17,7 +17,12 @@ from tests.factories import (
 
 @pytest.fixture(scope="module")
 def batch():
-    return random_batch(6)
+    return random_batch(6, schema=compact_schema())
+
+
+def small(**settings):
+    """A model as it starts."""
+    return tiny_model(schema=compact_schema(), seed=None, **settings)
 
 
 def with_random_tables(model):
@@ -28,11 +33,10 @@ def with_random_tables(model):
     return model
 
 
-@pytest.mark.parametrize("streams", [2, 3])
-def test_hyper_connections_start_as_plain_residuals_at_every_depth(batch, streams):
+def test_hyper_connections_start_as_plain_residuals_at_every_depth(batch):
     features, _ = batch
-    many = with_random_tables(tiny_model(seed=None, streams=streams, loops=4))
-    plain = tiny_model(seed=None, streams=1, loops=4)
+    many = with_random_tables(small(streams=3, loops=4))
+    plain = small(streams=1, loops=4)
     copy_weights(many, plain)
     expected = plain(features).numpy()
     assert np.abs(np.diff(expected, axis=1)).max() > 1e-4
@@ -45,7 +49,7 @@ def test_hyper_connections_start_as_plain_residuals_at_every_depth(batch, stream
 
 def test_hyper_connections_add_4_d_plus_10_parameters_a_sub_layer():
     def block(streams):
-        model = tiny_model(seed=None, streams=streams)
+        model = small(streams=streams)
         return model.loop_block.count_params(), model.entry_block.count_params()
 
     d = 8
@@ -55,8 +59,8 @@ def test_hyper_connections_add_4_d_plus_10_parameters_a_sub_layer():
 
 def test_equal_experts_start_as_one_dense_expert(batch):
     features, _ = batch
-    mixture = with_random_tables(tiny_model(seed=None, experts=4, active_experts=2))
-    dense = tiny_model(seed=None, experts=1, active_experts=1)
+    mixture = with_random_tables(small(experts=4, active_experts=2))
+    dense = small(experts=1, active_experts=1)
     by_name = {weight.name: weight for weight in mixture.weights}
     for weight in dense.weights:
         value = by_name[weight.name]
@@ -67,16 +71,16 @@ def test_equal_experts_start_as_one_dense_expert(batch):
 
 
 def test_unequal_experts_start_apart():
-    inner = tiny_model(seed=None, equal_experts=False).loop_block.ffn.inner
+    inner = small(equal_experts=False).loop_block.ffn.inner
     assert np.abs(inner[0] - inner[1]).max() > 1e-2
-    equal = tiny_model(seed=None).loop_block.ffn.inner
+    equal = small().loop_block.ffn.inner
     np.testing.assert_array_equal(equal[0], equal[1])
 
 
 def test_two_models_start_differently_unless_seeded(batch):
     def logits(seed):
         keras.utils.set_random_seed(seed)
-        return lc.LoopCTR(small_schema(), tiny_config(loops=1))(batch[0]).numpy()
+        return lc.LoopCTR(compact_schema(), tiny_config(loops=1))(batch[0]).numpy()
 
     first = logits(5)
     np.testing.assert_array_equal(logits(5), first)
