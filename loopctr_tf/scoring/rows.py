@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.client.calls import ScoringError
+from loopctr_tf.scoring.client.channel import ScoringError
 from loopctr_tf.scoring.client.client import ScoringClient
 
 
