@@ -1,7 +1,6 @@
 """Scoring over gRPC: the client, for TensorFlow Serving as well, and the embedded server.
 
-What is imported from here loads its module on first use, so that ``scoring.names`` and the like stay free
-of TensorFlow.
+Modules are loaded on first use, so that ``loopctr_tf.scoring.names`` stays free of TensorFlow.
 """
 
 import importlib

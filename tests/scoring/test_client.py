@@ -1,6 +1,5 @@
 import asyncio
 import concurrent.futures
-import contextlib
 import http.server
 import shutil
 import subprocess
