@@ -1,4 +1,4 @@
-"""`loopctr serve | score`: the embedded server, and a split scored through any server."""
+"""`loopctr serve | score`: the embedded server, and scoring a file through any server."""
 
 import logging
 from pathlib import Path
@@ -25,13 +25,13 @@ from loopctr_tf.errors import UsageError
     "labels",
     multiple=True,
     metavar="LABEL=VERSION",
-    help="Serve this version too, to who asks for the label, e.g. --label stable=1. Repeatable.",
+    help="Also serve this version, to clients that request the label, e.g. stable=1. Repeatable.",
 )
 def serve(base_path, name, host, port, workers, labels):
     """Serve the newest version in BASE_PATH over gRPC, as TensorFlow Serving would.
 
     For development, tests and small loads. Speaks PredictionService, ModelService and the gRPC health
-    protocol; takes up new versions; drains on SIGTERM.
+    protocol; loads new versions as they appear; drains on SIGTERM.
     """
     versions = _versions(labels)
     from loopctr_tf.scoring import PredictionServer
@@ -66,7 +66,7 @@ def _versions(labels):
 @click.argument("rows", type=click.Path(path_type=Path))
 @click.option("--target", default="127.0.0.1:8500", show_default=True, help="host:port of gRPC.")
 @click.option("--name", default="loopctr", show_default=True, help="Model name.")
-@click.option("--label", help="Version label, such as stable; the newest version where left out.")
+@click.option("--label", help="Version label, such as stable; the newest version by default.")
 @click.option("--signature", default="serving_default", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=512, show_default=True)
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds a call.")
@@ -74,10 +74,10 @@ def _versions(labels):
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="CSV to write; replaced at the end where it exists.",
+    help="CSV to write; an existing one is replaced at the end.",
 )
 def score(rows, target, name, label, signature, batch_size, timeout, out):
-    """Score ROWS through a server and write one line a row: its number, from 0, and probabilities.
+    """Score ROWS through a server and write one line a row: its number (from 0) and probabilities.
 
     ROWS is a split of a prepared folder (prepared/test), a Parquet file, or JSON lines with the
     features of the schema, sequences as lists, oldest event first.

@@ -9,6 +9,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.scoring.server.model_folder import read_versions
 
 _SAMPLE_LENGTH = 2
 """Size, in a sample request, of dimensions that may be any: rows, candidates, events."""
@@ -57,16 +58,13 @@ def inspect_saved_model(path: str | Path) -> dict[str, Any]:
 def _version_folder(path: Path) -> Path:
     if (path / "saved_model.pb").is_file():
         return path
-    versions = [
-        folder
-        for folder in (path.iterdir() if path.is_dir() else ())
-        if folder.name.isdigit() and (folder / "saved_model.pb").is_file()
-    ]
-    if not versions:
+    versions = read_versions(path) if path.is_dir() else {}
+    exported = [number for number in versions if (versions[number] / "saved_model.pb").is_file()]
+    if not exported:
         raise UsageError(
             f"{str(path)!r} holds no SavedModel and no version of one; make it with `loopctr export`"
         )
-    return max(versions, key=lambda folder: int(folder.name))
+    return versions[max(exported)]
 
 
 def _variables(folder: Path):

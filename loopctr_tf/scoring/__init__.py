@@ -1,18 +1,24 @@
-"""Scoring over gRPC: the client, for TensorFlow Serving as well, and the embedded service."""
+"""Scoring over gRPC: the client, for TensorFlow Serving as well, and the embedded server.
 
-from loopctr_tf.scoring.client.aio import AsyncScoringClient
-from loopctr_tf.scoring.client.calls import ScoringError
-from loopctr_tf.scoring.client.client import ScoringClient
-from loopctr_tf.scoring.client.signature import Signature, TensorInfo
-from loopctr_tf.scoring.server.server import PredictionServer
-from loopctr_tf.scoring.tls import server_credentials
+Modules are loaded on first use, so that ``loopctr_tf.scoring.names`` stays free of TensorFlow.
+"""
 
-__all__ = [
-    "AsyncScoringClient",
-    "PredictionServer",
-    "ScoringClient",
-    "ScoringError",
-    "Signature",
-    "TensorInfo",
-    "server_credentials",
-]
+import importlib
+
+_EXPORTS = {
+    "AsyncScoringClient": "client.aio",
+    "PredictionServer": "server.server",
+    "ScoringClient": "client.client",
+    "ScoringError": "client.channel",
+    "Signature": "client.signature",
+    "TensorInfo": "client.signature",
+    "server_credentials": "tls",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str):
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

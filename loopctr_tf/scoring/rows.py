@@ -1,4 +1,4 @@
-"""Scoring a file of rows through a server into a CSV."""
+"""Scores a file of rows through a server into a CSV."""
 
 import contextlib
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.client.calls import ScoringError
+from loopctr_tf.scoring.client.channel import ScoringError
 from loopctr_tf.scoring.client.client import ScoringClient
 
 
@@ -31,20 +31,20 @@ def score_rows(
       out: CSV to write; columns ``row`` (from 0, in the order of ``rows``) and ``probability``, or
         ``probability_0`` ... for ``all_depths``.
       target: host:port of the server.
-      model_name, signature: what to ask for.
-      batch_size: rows a request.
-      timeout_s: seconds a call.
+      model_name, signature: what requests ask for.
+      batch_size: rows per request.
+      timeout_s: seconds per call.
       version_label: see :class:`~loopctr_tf.scoring.client.base.BaseClient`.
 
     Returns:
-      Rows written. ``out`` appears only when all are.
+      Number of rows written. ``out`` appears only when all are.
 
     Raises:
-      UsageError: for rows that cannot be read, a CSV that cannot be written, or what the server
-        answers to a wrong request.
+      UsageError: for rows that cannot be read, a CSV that cannot be written, or an error
+        status of the server.
     """
     rows, out = Path(rows), Path(out)
-    if out.is_dir():  # otherwise told by what comes last, the renaming
+    if out.is_dir():  # otherwise only the last step, the renaming, would fail
         raise _unwritable(out, "Is a directory")
     batches = _batches(rows, batch_size)
     first = next(batches, None)
@@ -83,7 +83,7 @@ def score_rows(
     except OSError as error:
         raise _unwritable(out, error.strerror) from error
     finally:
-        # Where it cannot be there (a path through a file), there is nothing to remove.
+        # it may not exist, or not be able to (a path through a file)
         with contextlib.suppress(OSError):
             partial.unlink()
     return written

@@ -1,8 +1,8 @@
 """TensorProto to NumPy and back, whole tensors at a time.
 
-Numbers travel in ``tensor_content`` (the raw little-endian bytes), strings in ``string_val``. Every
-form that TensorFlow's own ``Tensor::FromProto`` takes can be read: ``tensor_content``, one value a
-field, and the short form in which the last value given stands for the rest.
+Numbers are sent in ``tensor_content`` (raw little-endian bytes), strings in ``string_val``. Read are
+``tensor_content``, one value a field, and the short form in which the last value stands for the rest.
+Written here rather than with ``tf.make_tensor_proto``, which takes 7 times as long.
 """
 
 import math
@@ -11,26 +11,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 
-_VALUE_FIELDS = {
-    types_pb2.DT_FLOAT: "float_val",
-    types_pb2.DT_DOUBLE: "double_val",
-    types_pb2.DT_HALF: "half_val",
-    types_pb2.DT_BFLOAT16: "half_val",
-    types_pb2.DT_INT8: "int_val",
-    types_pb2.DT_INT16: "int_val",
-    types_pb2.DT_INT32: "int_val",
-    types_pb2.DT_INT64: "int64_val",
-    types_pb2.DT_UINT8: "int_val",
-    types_pb2.DT_UINT16: "int_val",
-    types_pb2.DT_UINT32: "uint32_val",
-    types_pb2.DT_UINT64: "uint64_val",
-    types_pb2.DT_BOOL: "bool_val",
-    types_pb2.DT_COMPLEX64: "scomplex_val",
-    types_pb2.DT_COMPLEX128: "dcomplex_val",
-    types_pb2.DT_STRING: "string_val",
-}
-_BIT_PATTERNS = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)
-_COMPLEX = (types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128)
+_SENDABLE = frozenset(
+    dtype.as_datatype_enum
+    for dtype in (
+        *(tf.float16, tf.bfloat16, tf.float32, tf.float64, tf.complex64, tf.complex128),
+        *(tf.int8, tf.int16, tf.int32, tf.int64, tf.uint8, tf.uint16, tf.uint32, tf.uint64),
+        *(tf.bool, tf.string),
+    )
+)
 _MAX_RANK = 64  # NumPy's own
 _MAX_ELEMENTS = 2**62
 
@@ -41,7 +29,7 @@ def numpy_dtype(data_type: int) -> np.dtype:
     Raises:
       ValueError: for a type that no request or response may hold.
     """
-    if data_type not in _VALUE_FIELDS:
+    if data_type not in _SENDABLE:
         raise ValueError(f"data type {data_type} is not one that a tensor can be sent in")
     return np.dtype(tf.dtypes.as_dtype(data_type).as_numpy_dtype)
 
@@ -66,7 +54,7 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
       array: numbers, booleans, or strings (``object`` with bytes or str elements, "S" or "U").
 
     Raises:
-      ValueError: for a type that TensorFlow does not have, or an element that is no string.
+      ValueError: for a type that TensorFlow does not have, or an element that is not a string.
     """
     array = np.asarray(array)
     proto = tensor_pb2.TensorProto()
@@ -85,7 +73,7 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def encode_strings(values: list) -> list[bytes]:
-    """Bytes as they are and text as UTF-8, in one pass where all are of one type.
+    """Bytes as they are and text as UTF-8, in one pass if all are of one type.
 
     Raises:
       ValueError: for an element that is neither, with its position and value.
@@ -108,14 +96,14 @@ def _bytes(value, position: int) -> bytes:
 
 
 def to_array(proto: tensor_pb2.TensorProto, max_bytes: int = 1 << 30) -> np.ndarray:
-    """Unpacks a tensor; strings come as an ``object`` array of bytes.
+    """Unpacks a tensor; strings become an ``object`` array of bytes.
 
     Args:
-      proto: the tensor, from a caller who is not trusted.
+      proto: the tensor, from a caller that is not trusted.
       max_bytes: most memory that a short form (few values for many elements) may unfold to.
 
     Raises:
-      ValueError: for an unknown type, a shape that is none, or contents that do not fill the shape.
+      ValueError: for an unknown type, an invalid shape, or contents that do not fill the shape.
     """
     dtype = numpy_dtype(proto.dtype)
     shape = _shape(proto)
@@ -126,7 +114,14 @@ def to_array(proto: tensor_pb2.TensorProto, max_bytes: int = 1 << 30) -> np.ndar
         return _from_content(proto.tensor_content, dtype, count).reshape(shape)
     if count * dtype.itemsize > max_bytes:
         raise ValueError(f"shape {shape_text(shape)} is larger than {max_bytes} bytes")
-    return _from_values(proto, dtype, count).reshape(shape)
+    if proto.dtype == types_pb2.DT_STRING:
+        strings = list(proto.string_val[:count])
+        strings += [strings[-1] if strings else b""] * (count - len(strings))
+        return _object_array(strings).reshape(shape)
+    try:
+        return tf.make_ndarray(proto)
+    except OverflowError as error:
+        raise ValueError(f"a value is outside the range of {dtype}") from error
 
 
 def _shape(proto: tensor_pb2.TensorProto) -> tuple[int, ...]:
@@ -137,7 +132,7 @@ def _shape(proto: tensor_pb2.TensorProto) -> tuple[int, ...]:
         raise ValueError(f"the tensor has {len(shape)} dimensions; at most {_MAX_RANK} are allowed")
     if any(size < 0 for size in shape):
         raise ValueError(f"shape {shape_text(shape)} has a negative size")
-    # zeros left out: TensorFlow refuses a shape whose other sizes overflow, empty or not
+    # without zeros: TensorFlow refuses a shape whose other sizes overflow, empty or not
     if math.prod(size for size in shape if size) > _MAX_ELEMENTS:
         raise ValueError(f"shape {shape_text(shape)} has too many elements")
     return shape
@@ -151,28 +146,6 @@ def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
     return np.frombuffer(content, dtype)
 
 
-def _from_values(proto: tensor_pb2.TensorProto, dtype: np.dtype, count: int) -> np.ndarray:
-    values = getattr(proto, _VALUE_FIELDS[proto.dtype])
-    if proto.dtype == types_pb2.DT_STRING:
-        strings = list(values[:count])
-        strings += [strings[-1] if strings else b""] * (count - len(strings))
-        return _object_array(strings)
-    if proto.dtype in _COMPLEX:
-        given = np.array(values[: len(values) // 2 * 2], dtype.type(0).real.dtype).view(dtype)
-    elif proto.dtype in _BIT_PATTERNS:
-        given = np.array(values, np.int64).astype(np.uint16).view(dtype)
-    else:
-        # through the widest type: an int_val may lie outside a narrow integer, and is then cut
-        wide = np.uint64 if dtype.kind == "u" and dtype.itemsize == 8 else None
-        given = np.array(values, wide or (np.int64 if dtype.kind in "iu" else dtype)).astype(dtype)
-    given = given[:count]
-    array = np.zeros(count, dtype)
-    array[: len(given)] = given
-    if len(given):
-        array[len(given) :] = given[-1]
-    return array
-
-
 def _object_array(values: list[bytes]) -> np.ndarray:
     array = np.empty(len(values), object)
     array[:] = values
@@ -180,7 +153,7 @@ def _object_array(values: list[bytes]) -> np.ndarray:
 
 
 def _decode_strings(content: bytes, count: int) -> list[bytes]:
-    """TensorFlow's packing of strings: every length as a varint, then all bytes together."""
+    """TensorFlow's packing of strings: every length as a varint, then all bytes concatenated."""
     if count > len(content):
         raise ValueError(f"{len(content)} bytes for {count} strings")
     at, lengths = 0, []

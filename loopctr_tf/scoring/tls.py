@@ -1,4 +1,4 @@
-"""TLS for both sides, from PEM files."""
+"""TLS for client and server, from PEM files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def server_credentials(
     Args:
       certificate: PEM file of the server's certificate chain.
       key: PEM file of its private key.
-      client_ca: PEM file of the authorities that sign client certificates; None asks for none.
+      client_ca: PEM file of the authorities that sign client certificates; None for none.
 
     Raises:
       UsageError: when a file cannot be read.
@@ -37,7 +37,7 @@ def _read(path: str | Path, what: str) -> bytes:
 
 
 def channel_credentials(authorities: str | Path | None) -> grpc.ChannelCredentials:
-    """TLS for a client: trusts a PEM file of authorities, or the system's where it is None.
+    """TLS for a client: trusts a PEM file of authorities, or the system's if it is None.
 
     Raises:
       UsageError: when the file cannot be read.

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from loopctr_tf.scoring import names
 
 VALUES = {"a": 1.0, "b": 2.0, "c": 3.0}
 ECHO_TYPES = [
@@ -131,8 +134,19 @@ def save(folder: Path, bias: float = 0.0) -> Path:
     for name in ("classify", "regress"):
         updater.replace_method_name(name, f"tensorflow/serving/{name}")
     updater.save()
+    _name_axes(draft / "saved_model.pb")
     draft.rename(folder)
     return folder
+
+
+def _name_axes(path: Path) -> None:
+    """Writes the names of the history's axes into the signatures, as an export does."""
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    for signature in saved.meta_graphs[0].signature_def.values():
+        if "history" in signature.inputs:
+            batch, events = signature.inputs["history"].tensor_shape.dim
+            batch.name, events.name = names.BATCH, "history_length"
+    path.write_bytes(saved.SerializeToString())
 
 
 def copy(version: Path, to: Path) -> Path:

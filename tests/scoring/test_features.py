@@ -10,7 +10,11 @@ STRING, FLOAT, INT, LONG = (np.dtype(name) for name in ("O", "float32", "int32",
 
 
 def signature(candidates=(), optional=(), **inputs) -> Signature:
-    infos = {name: TensorInfo(dtype, shape) for name, (dtype, shape) in inputs.items()}
+    """Inputs are (type, shape) or, for fields of a sequence, (type, shape, name of their length)."""
+    infos = {
+        name: TensorInfo(dtype, shape, ("batch", *length, "")[: len(shape)])
+        for name, (dtype, shape, *length) in inputs.items()
+    }
     return Signature("s", infos, {}, frozenset(optional), frozenset(candidates))
 
 
@@ -21,8 +25,8 @@ LIST = (None, None)
 @pytest.fixture
 def sequence() -> Signature:
     return signature(
-        h_id=(STRING, LIST),
-        h_time=(FLOAT, LIST),
+        h_id=(STRING, LIST, "h_length"),
+        h_time=(FLOAT, LIST, "h_length"),
         h_length=(INT, ROW),
     )
 
@@ -46,15 +50,15 @@ def test_padding_on_the_right_and_the_length(sequence):
 
 
 def test_whole_numbers_are_padded_by_what_marks_them_as_absent():
-    one = signature(h_id=(LONG, LIST), h_length=(INT, ROW), tags=(LONG, LIST))
+    one = signature(h_id=(LONG, LIST, "h_length"), h_length=(INT, ROW), tags=(LONG, LIST))
     found = to_arrays(one, {"h_id": [[5], [6, 7]], "tags": [[5], [6, 7]]})
-    assert found["h_id"].tolist() == [[5, 0], [6, 7]]  # the length says what is real
-    assert found["tags"].tolist() == [[5, -1], [6, 7]]  # nothing else does
+    assert found["h_id"].tolist() == [[5, -1], [6, 7]]
+    assert found["tags"].tolist() == [[5, -1], [6, 7]]
     assert found["h_length"].tolist() == [1, 2]
 
 
 def test_three_axes():
-    one = signature(h_tags=(STRING, (None, None, None)), h_length=(INT, ROW))
+    one = signature(h_tags=(STRING, (None, None, None), "h_length"), h_length=(INT, ROW))
     found = to_arrays(one, {"h_tags": [[["x", "y"], ["z"]], [[]], []]})
     assert found["h_tags"].tolist() == [
         [[b"x", b"y"], [b"z", b""]],
@@ -76,8 +80,10 @@ def test_dense_strings_end_at_the_last_that_is_not_empty(sequence):
 
 
 def test_dense_numbers_alone_do_not_tell_a_length():
-    one = signature(h_time=(FLOAT, LIST), h_length=(INT, ROW))
-    with pytest.raises(UsageError, match=r"'h_length' is missing and cannot be told .*'h_time'"):
+    one = signature(h_time=(FLOAT, LIST, "h_length"), h_length=(INT, ROW))
+    with pytest.raises(
+        UsageError, match=r"'h_length' is missing and cannot be computed .*'h_time'"
+    ):
         to_arrays(one, {"h_time": np.ones((2, 3), np.float32)})
 
 
@@ -85,22 +91,47 @@ def test_fields_that_disagree_on_the_length(sequence):
     with pytest.raises(UsageError) as caught:
         to_arrays(sequence, {"h_id": [["a"], ["b", "c"]], "h_time": [[1.0], [2.0]]})
     assert str(caught.value) == (
-        "row 1 has 2 events in 'h_id' and 1 in 'h_time'; give both the same number, or what "
-        "counts, as 'h_length' (int32 [?])"
+        "row 1 has 2 events in 'h_id' and 1 in 'h_time'; give both the same number, or send "
+        "'h_length' (int32 [?])"
     )
 
 
-def test_a_length_belongs_to_the_longest_name_before_it():
+def test_a_length_counts_the_fields_that_name_it():
     one = signature(
-        h_id=(STRING, LIST), h_length=(INT, ROW), h_old_id=(STRING, LIST), h_old_length=(INT, ROW)
+        click=(STRING, LIST, "n"),
+        n=(INT, ROW),
+        seen=(STRING, LIST, "seen_number"),
+        seen_number=(INT, ROW),
+        tags=(STRING, LIST),
+        n_length=(INT, ROW),
     )
-    found = to_arrays(one, {"h_id": [["a"]], "h_old_id": [["a", "b", "c"]]})
-    assert (found["h_length"].tolist(), found["h_old_length"].tolist()) == ([1], [3])
+    features = {"click": [["a"]], "seen": [["a", "b"]], "tags": [["x", "y", "z"]], "n_length": [7]}
+    found = to_arrays(one, features)
+    assert (found["n"].tolist(), found["seen_number"].tolist()) == ([1], [2])
+    assert found["n_length"].tolist() == [7]
+
+
+def test_a_signature_without_names_of_axes_needs_its_lengths():
+    infos = {"h": TensorInfo(STRING, LIST), "h_length": TensorInfo(INT, ROW)}
+    unnamed = Signature("s", infos, {})
+    with pytest.raises(UsageError) as caught:
+        to_arrays(unnamed, {"h": [["a"], ["b", "c"]]})
+    assert str(caught.value) == (
+        "feature 'h_length' is missing; signature 's' takes: h (string [?,?]), h_length (int32 "
+        "[?]); this export does not say which input counts the events of a list: export the model "
+        "again, or send the length inputs"
+    )
+    found = to_arrays(unnamed, {"h": [["a"], ["b", "c"]], "h_length": [1, 2]})
+    assert found["h"].tolist() == [[b"a", b""], [b"b", b"c"]]
+    assert found["h_length"].tolist() == [1, 2]
 
 
 def test_candidates_are_no_events():
     one = signature(
-        candidates=["h_match"], h=(STRING, LIST), h_length=(INT, ROW), h_match=(FLOAT, LIST)
+        candidates=["h_match"],
+        h=(STRING, LIST, "h_length"),
+        h_length=(INT, ROW),
+        h_match=(FLOAT, LIST),
     )
     found = to_arrays(one, {"h": [["a"]], "h_match": [[0.5, 0.25, 1.0]]})
     assert found["h_length"].tolist() == [1]
@@ -108,7 +139,11 @@ def test_candidates_are_no_events():
 
 def test_data_frame():
     one = signature(
-        user=(STRING, ROW), price=(FLOAT, ROW), h=(STRING, LIST), h_length=(INT, ROW), n=(INT, ROW)
+        user=(STRING, ROW),
+        price=(FLOAT, ROW),
+        h=(STRING, LIST, "h_length"),
+        h_length=(INT, ROW),
+        n=(INT, ROW),
     )
     frame = pd.DataFrame(
         {
@@ -127,13 +162,15 @@ def test_data_frame():
 
 
 def test_rows_of_arrays():
-    one = signature(h=(LONG, LIST), h_length=(INT, ROW))
+    one = signature(h=(LONG, LIST, "h_length"), h_length=(INT, ROW))
     found = to_arrays(one, {"h": [np.array([1, 2]), np.array([], np.int64), np.array([3])]})
-    assert found["h"].tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert found["h"].tolist() == [[1, 2], [-1, -1], [3, -1]]
 
 
 def test_no_rows():
-    one = signature(user=(STRING, ROW), h=(STRING, LIST), h_length=(INT, ROW), price=(FLOAT, ROW))
+    one = signature(
+        user=(STRING, ROW), h=(STRING, LIST, "h_length"), h_length=(INT, ROW), price=(FLOAT, ROW)
+    )
     found = to_arrays(one, {"user": [], "h": [], "price": []})
     assert {name: array.shape for name, array in found.items()} == {
         "user": (0,),
@@ -198,9 +235,9 @@ def test_missing_and_unknown_features(sequence):
     with pytest.raises(UsageError, match=r"'h_time' is missing; .* h_time \(float32 \[\?,\?\]\)"):
         to_arrays(sequence, {"h_id": [["a"]]})
     with pytest.raises(UsageError, match="features 'h_id', 'h_time' are missing"):
-        to_arrays(signature(h_id=(STRING, LIST), h_time=(FLOAT, LIST)), {})
+        to_arrays(signature(h_id=(STRING, LIST, "h_length"), h_time=(FLOAT, LIST, "h_length")), {})
     # a length that its fields would tell comes behind them
-    one = signature(h_length=(INT, ROW), h_time=(FLOAT, LIST), x=(FLOAT, ROW))
+    one = signature(h_length=(INT, ROW), h_time=(FLOAT, LIST, "h_length"), x=(FLOAT, ROW))
     with pytest.raises(UsageError, match=r"^features 'h_time', 'x', 'h_length' are missing"):
         to_arrays(one, {})
     with pytest.raises(UsageError, match="'color' is not an input of signature 's'; leave it out"):

@@ -139,7 +139,7 @@ def test_places_that_cannot_be_written_are_told_before_the_server_is_asked(
 
 def test_a_server_that_is_not_there(seven_rows, tmp_path):
     source, out = write(seven_rows, tmp_path / "rows.parquet"), tmp_path / "scores.csv"
-    message = refused(source, out, "127.0.0.1:1", timeout_s=0.2)
+    message = refused(source, out, "127.0.0.1:1")
     assert message.startswith("UNAVAILABLE from 127.0.0.1:1")
     assert "is the server up, and is 127.0.0.1:1 its gRPC port?" in message
     assert "timeout_s is 0; give seconds above 0" in refused(source, out, "x:1", timeout_s=0)

@@ -1,54 +1,19 @@
-"""The scoring client for asyncio: its methods are awaited, and otherwise ScoringClient's."""
+"""The scoring client for asyncio: ScoringClient with methods that are awaited."""
 
-import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf.message import Message
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-from loopctr_tf.scoring.client.base import Address, BaseClient
-from loopctr_tf.scoring.client.calls import Metadata
+from loopctr_tf.scoring.client.base import BaseClient, Examples, Features, Metadata
 from loopctr_tf.scoring.client.signature import Signature
+from loopctr_tf.scoring.names import CLASSIFY, REGRESS
 
 
-class _LoopWire:
-    """A channel whose calls and pauses are awaited in one event loop."""
-
-    def __init__(self, address: Address):
-        self._address = address
-        self._channel: grpc.aio.Channel | None = None
-        self.closed = False
-
-    async def call(
-        self, method: str, request: Message, timeout_s: float, metadata: Metadata
-    ) -> Message:
-        # not made before, for a channel belongs to the event loop that it is made in
-        if self._channel is None:
-            self._channel = self._address.open(grpc.aio)
-            self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
-        return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
-
-    async def pause(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    async def close(self) -> None:
-        self.closed = True
-        if self._channel is not None:
-            await self._channel.close()
-
-
-class AsyncScoringClient(
-    BaseClient[
-        Awaitable[np.ndarray],
-        Awaitable[dict[str, np.ndarray]],
-        Awaitable[tuple[np.ndarray, np.ndarray]],
-        Awaitable[dict[str, Signature]],
-    ]
-):
-    """Scores features from within one event loop; many calls may be under way at a time::
+class AsyncScoringClient(BaseClient):
+    """Scores features from within one event loop; many calls may be in progress at a time::
 
         async with AsyncScoringClient("localhost:8500", "loopctr") as client:
             scores = await asyncio.gather(*(client.score(features) for features in requests))
@@ -57,14 +22,66 @@ class AsyncScoringClient(
     :class:`~loopctr_tf.scoring.client.client.ScoringClient`.
     """
 
-    _connect = _LoopWire
+    _channel: grpc.aio.Channel | None = None
 
-    def _carry_out(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        return work
+    async def score(
+        self,
+        features: Features,
+        signature: str | None = None,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> np.ndarray:
+        """The output ``probability``, or the signature's only output."""
+        return await self._score(features, signature, self._terms(timeout, metadata))
+
+    async def predict(
+        self,
+        features: Features,
+        signature: str | None = None,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name, all or those asked for."""
+        return await self._predict(features, signature, self._terms(timeout, metadata), outputs)
+
+    async def classify(
+        self,
+        examples: Examples,
+        signature: str = CLASSIFY,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class labels and scores, each [B, C], of tf.Examples."""
+        return await self._classify(examples, signature, self._terms(timeout, metadata))
+
+    async def regress(
+        self,
+        examples: Examples,
+        signature: str = REGRESS,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> np.ndarray:
+        """Values [B] of tf.Examples."""
+        return await self._regress(examples, signature, self._terms(timeout, metadata))
+
+    async def signatures(self, timeout: float | None = None) -> dict[str, Signature]:
+        """Inputs and outputs of the model, by signature name."""
+        return await self._signatures(self._terms(timeout))
+
+    async def _send(
+        self, method: str, request: Message, timeout_s: float, metadata: Metadata
+    ) -> Any:
+        # not earlier, for a channel belongs to the event loop in which it is made
+        if self._channel is None:
+            self._channel, self._stub = self._open(grpc.aio)
+        return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
 
     async def close(self) -> None:
-        """Closes the channel; calls under way are cancelled."""
-        await self._wire.close()
+        """Closes the channel; calls in progress are cancelled."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
 
     async def __aenter__(self) -> "AsyncScoringClient":
         return self

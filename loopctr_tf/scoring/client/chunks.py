@@ -1,4 +1,4 @@
-"""Large requests in parts of bounded size, and their answers put together again."""
+"""Splits large requests into parts of bounded size, and joins their answers."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.scoring.client.signature import Signature
+from loopctr_tf.scoring.names import INDEPENDENT
 
 
 def split(
@@ -13,8 +14,7 @@ def split(
 ) -> Iterable[list[Mapping[str, np.ndarray]]]:
     """Parts of a request with at most ``size`` rows times candidates: by rows, then by candidates.
 
-    Candidates are split where their scores do not depend on each other, which is what ``rank`` in
-    front of a signature's name says.
+    Candidates are split only in signatures named ``rank...``, which score each of them independently.
     """
     if not arrays or any(array.ndim == 0 for array in arrays.values()):
         return [[arrays]]
@@ -24,7 +24,7 @@ def split(
     listed = [array for name, array in arrays.items() if name in signature.candidates]
     candidates = max((array.shape[1] for array in listed), default=1)
     step = max(1, size // max(1, candidates))
-    width = size if signature.name.startswith("rank") else candidates
+    width = size if signature.name.startswith(INDEPENDENT) else candidates
     return [
         [
             {
@@ -42,7 +42,7 @@ def split(
 def check_candidates(
     signature: Signature, chunk: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
 ) -> None:
-    """Refuses an output that cannot be put together again along the candidates.
+    """Refuses an output that cannot be joined along the candidates.
 
     Raises:
       UsageError: naming the output.
@@ -58,7 +58,7 @@ def check_candidates(
 
 
 def join(parts: list[dict[str, np.ndarray]], axis: int) -> dict[str, np.ndarray]:
-    """The outputs of all parts, behind each other on one axis."""
+    """The outputs of all parts, concatenated along one axis."""
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts], axis) for name in parts[0]}

@@ -1,16 +1,16 @@
-"""What a caller has (lists, arrays, a DataFrame) to the arrays that a signature takes.
+"""Converts what a caller has (lists, arrays, a DataFrame) to the arrays that a signature takes.
 
-Rules, each of them so that nothing is guessed in silence:
+Nothing is guessed in silence:
 
-- Lists of unequal length are padded on the right: with "" (strings), 0.0 (floats), and for whole
-  numbers with 0 where a length input says which are real and with -1, this library's "no value",
-  where none does. None or NaN in place of a list is an empty list. Candidates are never padded.
-- A length input ``<x>_length`` that the caller leaves out is worked out from the fields of the
-  sequence: the inputs ``<x>`` and ``<x>_...`` of two axes or more. A list counts in full. A dense
-  array of strings counts up to its last string that is not "". A dense array of numbers cannot
-  tell its padding from its data and says nothing. Fields that disagree are an error.
-- A number may change its type but not its value; only float64 is rounded to the float asked for.
-  Strings are neither made from numbers nor read as numbers.
+- Lists of unequal length are padded on the right, with what the schema calls "no value": "" for
+  strings, -1 for whole numbers, and 0.0 for floats. None or NaN in place of a list is an empty list.
+  Candidates are never padded.
+- A length input that the caller leaves out is computed from the fields whose events it counts; the
+  signature names them. A list counts in full. A dense array of strings counts up to its last string
+  that is not "". In a dense array of numbers, padding and data look alike, so it says nothing. Fields
+  that disagree are an error.
+- A number may change its type but not its value; only float64 is rounded to the float of the
+  signature. Strings are neither made from numbers nor read as numbers.
 """
 
 import itertools
@@ -21,17 +21,15 @@ import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.schema import PADDING
 from loopctr_tf.scoring import tensors
 from loopctr_tf.scoring.client.signature import Signature, TensorInfo
-
-_LENGTH = "_length"
-_NO_INTEGER = -1
 
 
 def to_arrays(
     signature: Signature, features: Mapping[str, Any] | pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    """Arrays for every input of a signature that the features (or a length's rule) give.
+    """Arrays for every input of a signature that the features give, and for the lengths left out.
 
     Args:
       signature: what the server takes.
@@ -44,26 +42,26 @@ def to_arrays(
       UsageError: naming the feature that is missing, unknown, or of a wrong type or shape.
     """
     columns = _columns(features)
-    sequences = _sequences(signature)
-    _check_names(signature, columns, sequences)
+    fields_by_length = signature.fields_by_length()
+    _check_names(signature, columns, fields_by_length)
     arrays: dict[str, np.ndarray] = {}
-    lengths: dict[str, np.ndarray | None] = {}
-    measured = {field for fields in sequences.values() for field in fields}
+    list_sizes: dict[str, np.ndarray | None] = {}
     for name, value in columns.items():
-        info = signature.inputs[name]
-        # -1 marks "no value" on axes whose sizes no length input tells
-        sized = name in measured and info.rank == 2
-        arrays[name], lengths[name] = _convert(name, value, info, 0 if sized else _NO_INTEGER)
-        if name in signature.candidates and lengths[name] is not None:
-            _check_even(name, lengths[name])
-    for name, fields in sequences.items():
-        if name not in columns:
-            known = {field: lengths[field] for field in fields if lengths.get(field) is not None}
-            for field in fields:
-                if field in arrays and field not in known and signature.inputs[field].is_string:
-                    known[field] = _string_lengths(arrays[field])
-            if known or name not in signature.optional:
-                arrays[name] = _length(name, known, fields, signature.inputs[name])
+        arrays[name], sizes = _convert(name, value, signature.inputs[name])
+        if name in signature.candidates and sizes is not None:
+            _check_equal_candidates(name, sizes)
+        list_sizes[name] = sizes
+    for length, fields in fields_by_length.items():
+        if length in columns:
+            continue
+        events = {}
+        for field in fields:
+            if list_sizes.get(field) is not None:
+                events[field] = list_sizes[field]
+            elif field in arrays and signature.inputs[field].is_string:
+                events[field] = _count_strings(arrays[field])
+        if events or length not in signature.optional:
+            arrays[length] = _length(length, events, fields, signature.inputs[length])
     _check_sizes(signature, arrays)
     return arrays
 
@@ -81,26 +79,8 @@ def _columns(features: Mapping[str, Any] | pd.DataFrame) -> dict[str, Any]:
     )
 
 
-def _sequences(signature: Signature) -> dict[str, list[str]]:
-    """Length inputs, and the inputs whose events each of them counts."""
-    fields: dict[str, list[str]] = {
-        name: []
-        for name, info in signature.inputs.items()
-        if name.endswith(_LENGTH) and info.rank == 1 and info.dtype.kind in "iu"
-    }
-    for name, info in signature.inputs.items():
-        if name in signature.candidates or info.rank is None or info.rank < 2:
-            continue
-        owners = [
-            length for length in fields if f"{name}_".startswith(length[: -len(_LENGTH)] + "_")
-        ]
-        if owners:  # "history_long_id" is of "history_long", where there is one, not of "history"
-            fields[max(owners, key=len)].append(name)
-    return fields
-
-
 def _check_names(
-    signature: Signature, columns: Mapping[str, Any], sequences: Mapping[str, list[str]]
+    signature: Signature, columns: Mapping[str, Any], fields_by_length: Mapping[str, list[str]]
 ) -> None:
     takes = ", ".join(f"{name} ({info})" for name, info in sorted(signature.inputs.items()))
     unknown = [name for name in columns if name not in signature.inputs]
@@ -109,24 +89,29 @@ def _check_names(
             f"feature {unknown[0]!r} is not an input of signature {signature.name!r}; leave it "
             f"out, inputs are: {takes}"
         )
-    # a length is mostly missing because the fields are that it is worked out from: it comes last
+    # lengths last: most are missing only because the fields that they count are
     missing = [
         name
-        for name in sorted(signature.inputs, key=lambda name: (name in sequences, name))
+        for name in sorted(signature.inputs, key=lambda name: (name in fields_by_length, name))
         if name not in columns
         and name not in signature.optional
-        and not any(field in columns for field in sequences.get(name, ()))
+        and not any(field in columns for field in fields_by_length.get(name, ()))
     ]
-    if missing:
-        names = ", ".join(map(repr, missing))
-        which = f"feature {names} is" if len(missing) == 1 else f"features {names} are"
-        raise UsageError(f"{which} missing; signature {signature.name!r} takes: {takes}")
+    if not missing:
+        return
+    names = ", ".join(map(repr, missing))
+    which = f"feature {names} is" if len(missing) == 1 else f"features {names} are"
+    remedy = ""
+    if not any(any(info.axes) for info in signature.inputs.values()):
+        remedy = (
+            "; this export does not say which input counts the events of a list: export the model "
+            "again, or send the length inputs"
+        )
+    raise UsageError(f"{which} missing; signature {signature.name!r} takes: {takes}{remedy}")
 
 
-def _convert(
-    name: str, value: Any, info: TensorInfo, no_integer: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """One input's array, and the sizes of its rows where these are lists."""
+def _convert(name: str, value: Any, info: TensorInfo) -> tuple[np.ndarray, np.ndarray | None]:
+    """One input's array, and the sizes of its rows if these are lists."""
     if isinstance(value, pd.Series):
         value = value.to_numpy()
     elif not isinstance(value, (list, tuple, str, bytes)):
@@ -140,7 +125,10 @@ def _convert(
     if isinstance(value, (str, bytes)):
         raise _wrong_rank(name, info, f"the string {value[:40]!r}")
     rows, counts = _flatten(name, value, info)
-    pad = b"" if info.is_string else no_integer if info.dtype.kind == "i" else 0
+    if info.is_string:
+        pad = PADDING["string"].encode()
+    else:
+        pad = PADDING["int64"] if info.dtype.kind == "i" else 0
     return _pad(_leaves(name, rows, info), counts, pad), counts[0] if counts else None
 
 
@@ -149,10 +137,10 @@ def _wrong_rank(name: str, info: TensorInfo, received: str) -> UsageError:
 
 
 def _flatten(name: str, rows: Any, info: TensorInfo) -> tuple[Any, list[np.ndarray]]:
-    """The innermost values in a row, and the sizes of the lists on each axis but the first."""
+    """The innermost values concatenated, and the sizes of the lists on each axis but the first."""
     counts = []
     for axis in range(1, info.rank):
-        rows = [() if _is_nothing(row) else row for row in rows]
+        rows = [() if _is_missing(row) else row for row in rows]
         for position, row in enumerate(rows):
             if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
                 raise _wrong_rank(
@@ -166,7 +154,7 @@ def _flatten(name: str, rows: Any, info: TensorInfo) -> tuple[Any, list[np.ndarr
     return rows, counts
 
 
-def _is_nothing(row: Any) -> bool:
+def _is_missing(row: Any) -> bool:
     return row is None or row is pd.NA or (isinstance(row, float) and row != row)
 
 
@@ -175,7 +163,7 @@ def _is_plain(row: Any) -> bool:
 
 
 def _pad(values: np.ndarray, counts: list[np.ndarray], pad: Any) -> np.ndarray:
-    """Folds a row of values into the axes that ``counts`` describe, filling short lists."""
+    """Folds concatenated values into the axes that ``counts`` describe, padding short lists."""
     for sizes in reversed(counts):
         width = int(sizes.max(initial=0))
         folded = np.full((len(sizes), width, *values.shape[1:]), pad, values.dtype)
@@ -185,7 +173,7 @@ def _pad(values: np.ndarray, counts: list[np.ndarray], pad: Any) -> np.ndarray:
 
 
 def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
-    """Values of the signature's type; lists must hold nothing but values."""
+    """Values of the signature's type; a list must hold values alone, not lists."""
     shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
     if isinstance(values, np.ndarray) and (info.is_string or values.dtype == object):
         values = values.ravel().tolist()
@@ -209,7 +197,7 @@ def _strings(name: str, values: list, info: TensorInfo) -> np.ndarray:
 
 
 def _number_array(name: str, values: list, info: TensorInfo) -> np.ndarray:
-    """One axis of numbers, of whatever type NumPy finds for them."""
+    """One axis of numbers, of the type that NumPy chooses for them."""
     try:
         array = np.array(values)
     except (ValueError, TypeError, OverflowError):  # lists of unequal length among them
@@ -219,8 +207,8 @@ def _number_array(name: str, values: list, info: TensorInfo) -> np.ndarray:
     for position, value in enumerate(values):
         if value is None or value is pd.NA:
             raise UsageError(
-                f"feature {name!r} has no value in place {position}; fill it, a server takes none "
-                "that is missing"
+                f"feature {name!r} has no value in place {position}; fill it, a server takes no "
+                "missing values"
             )
         if np.ndim(value):
             raise _wrong_rank(name, info, f"a list with the list {value!r:.40} inside")
@@ -255,7 +243,7 @@ def _numbers(name: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
         ) from error
 
 
-def _check_even(name: str, sizes: np.ndarray) -> None:
+def _check_equal_candidates(name: str, sizes: np.ndarray) -> None:
     """Refuses candidate lists of unequal length: a score of padding would look like any other."""
     if len(sizes) and (sizes != sizes[0]).any():
         row = int(np.flatnonzero(sizes != sizes[0])[0])
@@ -265,22 +253,22 @@ def _check_even(name: str, sizes: np.ndarray) -> None:
         )
 
 
-def _string_lengths(array: np.ndarray) -> np.ndarray:
-    """Events in each row of a dense array of strings: up to the last that is not all ""."""
+def _count_strings(array: np.ndarray) -> np.ndarray:
+    """Events in each row of dense strings: up to the last event that has a string other than ""."""
     filled = (array != b"").reshape(*array.shape[:2], -1).any(axis=2)
     places = np.arange(1, array.shape[1] + 1)
     return (filled * places).max(axis=1, initial=0)
 
 
 def _length(
-    name: str, known: Mapping[str, np.ndarray], fields: list[str], info: TensorInfo
+    name: str, events: Mapping[str, np.ndarray], fields: list[str], info: TensorInfo
 ) -> np.ndarray:
-    if not known:
+    if not events:
         raise UsageError(
-            f"feature {name!r} is missing and cannot be told from dense numbers in "
-            f"{', '.join(map(repr, fields))}; give it, {info}, or give lists without padding"
+            f"feature {name!r} is missing and cannot be computed from dense numbers in "
+            f"{', '.join(map(repr, fields))}; send it ({info}), or send lists without padding"
         )
-    (first, lengths), *others = known.items()
+    (first, lengths), *others = events.items()
     for other, found in others:
         if len(found) != len(lengths):
             raise UsageError(
@@ -290,13 +278,13 @@ def _length(
             row = int(np.flatnonzero(found != lengths)[0])
             raise UsageError(
                 f"row {row} has {lengths[row]} events in {first!r} and {found[row]} in {other!r}; "
-                f"give both the same number, or what counts, as {name!r} ({info})"
+                f"give both the same number, or send {name!r} ({info})"
             )
     return lengths.astype(info.dtype)
 
 
 def _check_sizes(signature: Signature, arrays: Mapping[str, np.ndarray]) -> None:
-    """The sizes that a signature fixes, one number of rows, and one of candidates."""
+    """Checks the sizes that a signature fixes, and that rows and candidates are equally many."""
     seen: dict[int, str] = {}
     for name, array in arrays.items():
         info = signature.inputs[name]

@@ -1,4 +1,4 @@
-"""What Classify and Regress do with one model: tf.Examples in, classes or numbers out.
+"""Classify and Regress on one model: tf.Examples in, classes or numbers out.
 
 The rules, their order and the messages follow tensorflow/serving's classifier.cc and regressor.cc.
 """
@@ -9,7 +9,8 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
 from loopctr_tf.scoring import tensors
-from loopctr_tf.scoring.server.predict import DEFAULT_SIGNATURE, make_feeds, model_spec
+from loopctr_tf.scoring.names import SERVING_DEFAULT
+from loopctr_tf.scoring.server.predict import make_feeds, model_spec
 from loopctr_tf.scoring.server.saved_model import SavedModel
 from loopctr_tf.scoring.server.status import invalid_argument
 
@@ -24,12 +25,12 @@ def classify(
     """Answers a ClassificationRequest: ``inputs`` string [B] to ``classes`` and ``scores`` [B, C].
 
     Args:
-      model: the version that the request's model_spec stands for.
+      model: the version that the request's model_spec asks for.
       request: B >= 1 examples.
       check_method_names: refuse a signature whose method_name is not that of Classify.
 
     Raises:
-      StatusError: INVALID_ARGUMENT for a signature or examples that do not fit.
+      StatusError: INVALID_ARGUMENT for a signature or examples of the wrong kind.
       tf.errors.OpError: from the graph.
     """
     signature = _example_signature(model, request, "classification", check_method_names)
@@ -104,7 +105,7 @@ def _example_signature(
     model: SavedModel, request, kind: str, check_method_names: bool
 ) -> meta_graph_pb2.SignatureDef:
     method = f"tensorflow/serving/{_METHODS[kind]}"
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.model_spec.signature_name or SERVING_DEFAULT
     signature = model.signature_defs.get(name)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {name}")
@@ -125,7 +126,7 @@ def _run_examples(
     examples = serialized_examples(request.input)
     if not examples:
         raise invalid_argument("Input is empty.")
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.model_spec.signature_name or SERVING_DEFAULT
     proto = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=examples)
     proto.tensor_shape.dim.add(size=len(examples))
     feeds = make_feeds(name, signature, {"inputs": proto}, 1 << 30)
@@ -137,7 +138,7 @@ def serialized_examples(given: input_pb2.Input) -> list[bytes]:
     """The tf.Examples of an Input, serialized; a context's features are part of each of them."""
     if given.HasField("example_list_with_context"):
         both = given.example_list_with_context
-        # messages written one behind the other read as their merger
+        # concatenated messages parse as their merger
         context = both.context.SerializeToString()
         return [context + example.SerializeToString() for example in both.examples]
     return [example.SerializeToString() for example in given.example_list.examples]

@@ -1,4 +1,7 @@
-"""The folder of a model on the disk: the versions that it holds, and whether their files change."""
+"""The folder of a model on disk: its versions, and whether their files change.
+
+Free of TensorFlow.
+"""
 
 import contextlib
 from pathlib import Path
@@ -9,10 +12,10 @@ _MAX_VERSION = 2**63 - 1
 
 
 def read_versions(base_path: Path) -> dict[int, Path]:
-    """Version numbers and their folders; what has no number for a name is no version.
+    """Folders by version number; a child whose name is not a number is not a version.
 
     Raises:
-      UsageError: when the base path is no folder that can be read.
+      UsageError: when the base path is not a folder that can be read.
     """
     try:
         children = sorted(base_path.iterdir())
@@ -29,10 +32,10 @@ def read_versions(base_path: Path) -> dict[int, Path]:
 
 
 def require_versions(base_path: Path) -> dict[int, Path]:
-    """One version or more, as of :func:`read_versions`.
+    """The same as :func:`read_versions`, and at least one.
 
     Raises:
-      UsageError: when there is none.
+      UsageError: when there is no version, or the folder cannot be read.
     """
     versions = read_versions(base_path)
     if versions:
@@ -44,7 +47,7 @@ def require_versions(base_path: Path) -> dict[int, Path]:
 
 
 def fingerprint(version: Path) -> tuple:
-    """What changes when a version's files do: their names, sizes and times."""
+    """A value that changes with a version's files: their names, sizes and times."""
     found = []
     for path in sorted(version.rglob("*")):
         with contextlib.suppress(OSError):

@@ -1,10 +1,10 @@
-"""The versions of one model in a folder: which are served, and how the next one takes its place.
+"""The versions of one model in a folder: which are served, and how a new one replaces the old.
 
 The folder is laid out as for TensorFlow Serving, ``<base path>/<version>/saved_model.pb``. Served are
-the highest number, which is TensorFlow Serving's default policy, and beside it the versions that
-labels name, as under its policy ``specific``. A new version is loaded and warmed up while the old
-one serves; requests under way finish on the version they began with. A version that does not load
-is reported, and tried again once its files change.
+the highest number (TensorFlow Serving's default policy) and the versions that labels name (its policy
+``specific``). A new version is loaded and warmed up while the old one serves; requests in progress
+finish on the version that they began on. A version that does not load is reported, and tried again
+once its files change.
 """
 
 import contextlib
@@ -27,8 +27,7 @@ from loopctr_tf.scoring.server.warmup import warm_up
 
 _log = logging.getLogger(__name__)
 State = get_model_status_pb2.ModelVersionStatus.State
-_STATES_KEPT = 100
-# the version that a request asks for: by its number, by a label, or (None) the newest
+# the version that a request asks for: a number, a label, or None for the newest
 Wanted = int | str | None
 
 
@@ -43,7 +42,7 @@ class VersionStatus:
 
 @dataclass
 class _Served:
-    """A loaded model with the number of requests on it; it closes behind the last of them."""
+    """A loaded model and the number of requests on it; once retired, it closes after the last."""
 
     model: SavedModel
     users: int = 0
@@ -60,7 +59,7 @@ class ModelStore:
 
     Raises:
       UsageError: when the folder does not exist or holds no version, or when its newest or a
-        labelled one is not there or does not load.
+        labelled one is missing or does not load.
     """
 
     def __init__(self, name: str, base_path: str | Path, labels: Mapping[str, int] | None = None):
@@ -94,7 +93,7 @@ class ModelStore:
 
     @property
     def version(self) -> int:
-        """The version that a request gets which asks for none: the highest that is loaded."""
+        """The version of requests that ask for none: the highest that is loaded."""
         with self._lock:
             return max(self._loaded)
 
@@ -105,12 +104,13 @@ class ModelStore:
             return dict(self._labels)
 
     def set_labels(self, labels: Mapping[str, int]) -> None:
-        """Puts these labels in the place of all others, at once.
+        """Replaces all labels at once.
 
-        A version that has lost its last label goes at the next :meth:`poll`, unless it is the newest.
+        A version that has lost its last label is retired at the next :meth:`poll`, unless it is the
+        newest.
 
         Raises:
-          UsageError: for a label of a version that is not loaded; the labels are then as before.
+          UsageError: for a label of a version that is not loaded; the labels then stay as they were.
         """
         with self._lock:
             _check_labels(labels, self._loaded, "loaded")
@@ -130,7 +130,7 @@ class ModelStore:
 
     @contextlib.contextmanager
     def use(self, wanted: Wanted = None) -> Iterator[SavedModel]:
-        """Lends a served model for one request.
+        """A served model, for one request.
 
         Raises:
           StatusError: NOT_FOUND when that version is not served, INVALID_ARGUMENT for an unknown
@@ -162,7 +162,7 @@ class ModelStore:
         return self._labels[wanted]
 
     def poll(self) -> None:
-        """Looks at the folder once: takes up its newest version, and lets go what is replaced."""
+        """Looks at the folder once: serves its newest version, and retires what that replaces."""
         with self._polling:
             try:
                 folders = read_versions(self.base_path)
@@ -183,16 +183,16 @@ class ModelStore:
                 if version not in self._loaded:
                     if not self._loaded:
                         return
-                    version = self.version  # goes on in the place of the one that does not load
+                    version = self.version  # serves on instead of the one that does not load
             self._retire_all_but(version)
 
     def _load(self, version: int, path: Path) -> bool:
-        """Loads a version, warms it up and serves it; False where that fails."""
+        """Loads a version, warms it up and serves it; returns whether that worked."""
         self._set(version, VersionStatus(State.LOADING))
         _log.info("loading version %d of %s from %s", version, self.name, path)
         try:
             model = _load(path, version)
-        # whatever is wrong with a new version, the others go on
+        # whatever is wrong with a new version, the others serve on
         except Exception as error:
             status = _failure(error)
             self._set(version, status)
@@ -204,7 +204,7 @@ class ModelStore:
         return True
 
     def _retire_all_but(self, version: int | None) -> None:
-        """Serves this version and the labelled ones alone; others close behind their last request."""
+        """Serves this version and the labelled ones alone; others close after their last request."""
         with self._lock:
             kept = {version, *self._labels.values()}
             gone = [self._loaded.pop(number) for number in self._loaded.keys() - kept]
@@ -218,20 +218,17 @@ class ModelStore:
     def _set(self, version: int, status: VersionStatus) -> None:
         with self._lock:
             self._states[version] = status
-            for old in sorted(self._states)[:-_STATES_KEPT]:
-                if self._states[old].state == State.END:
-                    del self._states[old]
 
     def _end(self, served: _Served) -> None:
         served.model.close()
         with self._lock:
             version = served.model.version
-            # the same number may have been taken up anew meanwhile
+            # the same number may have been loaded again meanwhile
             if self._states.get(version) == VersionStatus(State.UNLOADING):
                 self._states[version] = VersionStatus(State.END)
 
     def start_polling(self, seconds: float) -> None:
-        """Looks at the folder every so many seconds, in a thread of its own, until closed."""
+        """Polls the folder every so many seconds, in a thread of its own, until closed."""
 
         def watch() -> None:
             while not self._closed.wait(seconds):
@@ -244,7 +241,7 @@ class ModelStore:
         self._poller.start()
 
     def close(self) -> None:
-        """Serves no more; a model closes behind the last request that is on it."""
+        """Stops serving; a model closes after the last request that is on it."""
         self._closed.set()
         if self._poller is not None:
             self._poller.join()
@@ -254,7 +251,7 @@ class ModelStore:
 
 
 def not_served(name: str, wanted: Wanted) -> StatusError:
-    """The refusal of a request for a version that is not there, in TensorFlow Serving's words."""
+    """The refusal of a request for a version that is not served, with TensorFlow Serving's message."""
     if isinstance(wanted, str):
         return invalid_argument(f"Unrecognized servable version label: {wanted}")
     which = f"Latest({name})" if wanted is None else f"Specific({name}, {wanted})"

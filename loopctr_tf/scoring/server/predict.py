@@ -1,4 +1,4 @@
-"""What Predict does with one model, in TensorFlow Serving's words.
+"""Predict on one model, with TensorFlow Serving's messages.
 
 The rules, their order and the messages follow tensorflow/serving's predict_util.cc and TensorFlow's
 cc/saved_model/util.cc; beyond them, a tensor whose rank or known sizes differ from the
@@ -14,25 +14,24 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2
 
 from loopctr_tf.scoring import tensors
+from loopctr_tf.scoring.names import SERVING_DEFAULT
 from loopctr_tf.scoring.server.saved_model import SavedModel
 from loopctr_tf.scoring.server.status import StatusError, invalid_argument
-
-DEFAULT_SIGNATURE = "serving_default"
 
 
 def predict(model: SavedModel, request: predict_pb2.PredictRequest, max_bytes: int = 1 << 30):
     """Answers a PredictRequest.
 
     Args:
-      model: the version that the request's model_spec stands for.
+      model: the version that the request's model_spec asks for.
       request: its inputs must be those of the signature, in type, rank and known sizes.
-      max_bytes: most memory that one input may unfold to.
+      max_bytes: most memory that one unpacked input may take.
 
     Raises:
       StatusError: FAILED_PRECONDITION for an unknown signature, INVALID_ARGUMENT for bad inputs.
       tf.errors.OpError: from the graph.
     """
-    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    name = request.model_spec.signature_name or SERVING_DEFAULT
     signature = model.signature_defs.get(name)
     if signature is None:
         raise StatusError(
@@ -49,10 +48,10 @@ def predict(model: SavedModel, request: predict_pb2.PredictRequest, max_bytes: i
 
 
 def model_spec(model: SavedModel, request) -> model_pb2.ModelSpec:
-    """What a response says of the model that gave it: name, version, signature."""
+    """The model_spec of a response: name, version and signature of the model that answers."""
     spec = model_pb2.ModelSpec(
         name=request.model_spec.name,
-        signature_name=request.model_spec.signature_name or DEFAULT_SIGNATURE,
+        signature_name=request.model_spec.signature_name or SERVING_DEFAULT,
     )
     spec.version.value = model.version
     return spec
@@ -117,7 +116,7 @@ def make_feeds(
     protos: Mapping[str, tensor_pb2.TensorProto],
     max_bytes: int,
 ) -> dict[str, np.ndarray]:
-    """Arrays by tensor name, all of the types and shapes that the signature states.
+    """Arrays by tensor name, of the types and shapes that the signature states.
 
     Raises:
       StatusError: INVALID_ARGUMENT, naming the input.

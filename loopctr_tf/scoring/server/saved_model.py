@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.framework.ops import dismantle_graph
 
-# Distinct sets of outputs asked for; further ones push out those unused for longest.
+# prepared sets of inputs and outputs; the least recently used is dropped for another
 _CALLABLES = 64
 _MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
@@ -31,8 +31,8 @@ class SavedModel:
       signature_defs: SignatureDef by name.
 
     Raises:
-      OSError, ValueError, RuntimeError, tf.errors.OpError: when the folder holds no SavedModel with
-        the tag ``serve`` that this TensorFlow can load.
+      OSError, ValueError, RuntimeError, tf.errors.OpError: when the folder does not hold a SavedModel
+        with the tag ``serve`` that this TensorFlow can load.
     """
 
     def __init__(self, path: str | Path, version: int):
@@ -72,15 +72,15 @@ class SavedModel:
           One array a fetch; strings as objects of bytes.
 
         Raises:
-          tf.errors.OpError: with the code and the words of the operation that failed.
+          tf.errors.OpError: with the code and the message of the operation that failed.
         """
         names, wanted = tuple(sorted(feeds)), tuple(sorted(set(fetches)))
         call = self._callable(names, wanted)()
         try:
             results = call(*(feeds[name] for name in names))
         except UnicodeDecodeError as error:
-            # The message of a failed operation quotes the request's bytes, which need be no text. The
-            # operation's code is lost; what quotes a request refuses it.
+            # The message of a failed operation quotes bytes of the request, which may not be text.
+            # The operation's code is lost, but a message that quotes a request is a refusal.
             message = error.object.decode("utf-8", "replace")
             raise tf.errors.InvalidArgumentError(None, None, message) from error
         by_name = dict(zip(wanted, results, strict=True))
@@ -88,8 +88,8 @@ class SavedModel:
 
     def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]):
         options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-        # Not `Session.run`: it costs three times as much a call, casts what it is fed without a
-        # word, and rewrites the messages of failed operations. tf_keras builds on it as well.
+        # Not `Session.run`: it takes three times as long a call, casts what it is fed in silence,
+        # and rewrites the messages of failed operations. tf_keras builds on it as well.
         made = self._session._make_callable_from_options(options)
         _return_freed_memory()
         return made
@@ -98,23 +98,19 @@ class SavedModel:
         """Frees the graph, its variables and its tables; no run may be under way."""
         graph = self._session.graph
         self._session.close()
-        # the variables go with the session, and the session with the last name for it: not to wait
-        # for a garbage collection matters where a model takes gigabytes
+        # without its last references, the session frees its variables now, not at some garbage
+        # collection: a model may take gigabytes
         del self._callable, self._session
-        # a graph and its operations hold each other, so that it too would wait for one
+        # a graph and its operations reference each other, so that it would wait for one as well
         dismantle_graph(graph)
         _return_freed_memory()
 
 
 class _Once:
-    """Makes something when it is first asked for, and once, whoever asks at the same time.
+    """Calls ``make`` on first use, and once, however many threads ask for its result.
 
-    To prepare a graph takes seconds and, meanwhile, hundreds of megabytes. Callers of a version that
-    is new in service ask for all of its signatures at once: one preparation follows the other.
-
-    Args:
-      make: makes it.
-      making: lock of all that may not be made at the same time.
+    To prepare a graph takes seconds and, meanwhile, hundreds of megabytes. Callers of a new version
+    ask for all of its signatures at once: the shared lock ``making`` prepares one after another.
     """
 
     def __init__(self, make: Callable[[], Any], making: threading.Lock):
@@ -129,9 +125,9 @@ class _Once:
 
 
 def _return_freed_memory() -> None:
-    """Hands freed memory back to the system, where the C library (glibc) would keep it.
+    """Returns freed memory to the system, which the C library (glibc) would keep.
 
-    What loading and preparing a graph need for a moment is many times what stays in use.
+    Loading and preparing a graph needs many times the memory that stays in use.
     """
     if _MALLOC_TRIM is not None:
         _MALLOC_TRIM(0)
@@ -139,7 +135,7 @@ def _return_freed_memory() -> None:
 
 @contextlib.contextmanager
 def _no_loader_notices():
-    """Keeps out of the log that the graph loader is deprecated (it has no successor), and its paths."""
+    """Filters the graph loader's deprecation notice (it has no successor) and paths from the log."""
 
     def keep(record: logging.LogRecord) -> bool:
         message = record.getMessage()

@@ -1,4 +1,4 @@
-"""The embedded prediction server: a real gRPC server on a ModelStore, from start to drain."""
+"""The embedded prediction server: a gRPC server for a ModelStore, from start to graceful stop."""
 
 import concurrent.futures
 import contextlib
@@ -31,16 +31,16 @@ class PredictionServer:
 
     Args:
       base_path: folder of versions, ``<base_path>/<number>/saved_model.pb``.
-      model_name: the name that requests give.
+      model_name: the model's name in requests.
       version_labels: version by label, such as ``{"stable": 1, "canary": 2}``, for requests that
-        give a label. These versions are served beside the newest; labels move by
-        ``server.store.set_labels``.
+        ask for a label. These versions are served beside the newest; ``server.store.set_labels``
+        moves labels.
       host: address to listen on; "0.0.0.0" for every interface.
-      port: port to listen on; 0 takes a free one, see :attr:`port`.
-      workers: requests answered at a time; further ones wait.
-      poll_seconds: how often the folder is looked at for a new version; 0 for never.
+      port: port to listen on; 0 takes a free one, which :attr:`port` returns.
+      workers: requests answered at a time; others wait.
+      poll_seconds: seconds between looks at the folder for a new version; 0 for never.
       max_message_bytes: largest request and response.
-      grace_seconds: how long requests under way may take when the server stops.
+      grace_seconds: how long requests in progress may take when the server stops.
       credentials: from :func:`~loopctr_tf.scoring.tls.server_credentials`, for TLS.
       check_method_names: see :class:`~loopctr_tf.scoring.server.service.Service`.
     """
@@ -71,7 +71,7 @@ class PredictionServer:
         if not 0 <= port <= 65535:
             raise UsageError(f"port is {port!r}; give 0 (any free port) to 65535")
         if not model_name:
-            raise UsageError("model_name is empty; give the name that requests will use")
+            raise UsageError("model_name is empty; give the model's name in requests")
         self.base_path = Path(base_path)
         self.model_name = model_name
         self._version_labels = version_labels
@@ -104,16 +104,16 @@ class PredictionServer:
 
     @property
     def store(self) -> ModelStore:
-        """The versions of the started server's model; ``store.poll()`` looks for a new one now."""
+        """The versions of the started server's model; ``store.poll()`` looks for a new one at once."""
         return self._store
 
     def start(self) -> "PredictionServer":
-        """Takes the port, loads the newest version and those with labels, then answers.
+        """Takes the port, loads the newest and the labelled versions, then answers.
 
-        Callers that connect while it loads wait until it answers, or until they give up.
+        Callers that connect while it loads wait until it answers, or until their deadline.
 
         Raises:
-          UsageError: for an address that is not free, or a model folder that cannot be served.
+          UsageError: for an address in use, or a model folder that cannot be served.
         """
         if self._store is not None:
             raise UsageError("this server was started before; make another PredictionServer")
@@ -121,7 +121,7 @@ class PredictionServer:
         try:
             store = ModelStore(self.model_name, self.base_path, self._version_labels)
         except BaseException:
-            # gRPC gives the port of a server back that was started, and of no other
+            # gRPC releases the port only of a server that was started
             self._server.start()
             self._server.stop(None).wait()
             raise
@@ -144,7 +144,7 @@ class PredictionServer:
         return self
 
     def _bind(self) -> int:
-        """Makes the gRPC server and takes its port, but does not answer yet."""
+        """Makes the gRPC server and takes its port, without answering yet."""
         self._pool = concurrent.futures.ThreadPoolExecutor(
             self._workers, thread_name_prefix=f"serve-{self.model_name}"
         )
@@ -171,7 +171,7 @@ class PredictionServer:
             ) from error
 
     def stop(self, grace_seconds: float | None = None) -> None:
-        """Drains and stops: health says NOT_SERVING, new calls are refused, those under way finish.
+        """Drains and stops: health says NOT_SERVING, new calls are refused, those in progress finish.
 
         Args:
           grace_seconds: how long calls may still take, then they are cancelled; None takes the
@@ -189,7 +189,7 @@ class PredictionServer:
             self._store.close()
 
     def serve_forever(self) -> None:
-        """Serves until SIGTERM, SIGINT or :meth:`stop`, then drains; starts first where need be.
+        """Serves until SIGTERM, SIGINT or :meth:`stop`, then drains; starts first if it has not started.
 
         Signals are caught only in the main thread. A second one ends the process at once.
         """
@@ -206,7 +206,7 @@ class PredictionServer:
             return
 
         def note(number, frame):
-            # in a thread: the main one may hold the event's lock at this moment
+            # in a thread, for the main one may hold the event's lock at this moment
             threading.Thread(target=self._stopping.set).start()
 
         numbers = (signal.SIGTERM, signal.SIGINT)

@@ -3,7 +3,6 @@
 import functools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import grpc
 import tensorflow as tf
@@ -29,24 +28,17 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 _SIGNATURE_FIELD = "signature_def"
 
 
-@dataclass(frozen=True)
-class _Unreadable:
-    """Stands for a request whose bytes are not the message they should be."""
-
-    wanted: str
-
-
 class Service:
-    """Answers requests for the one model of a store, with TensorFlow Serving's codes and words.
+    """Answers requests for the one model of a store, with TensorFlow Serving's codes and messages.
 
     A method takes a request message and returns the response, or raises StatusError or
-    tf.errors.OpError; :meth:`handlers` dresses them for a gRPC server.
+    tf.errors.OpError; :meth:`handlers` registers them with a gRPC server.
 
     Args:
       store: the model.
-      max_bytes: most memory that one input tensor may unfold to.
-      check_method_names: Classify and Regress refuse signatures of another method_name, as a model
-        server does that is started with ``--enable_signature_method_name_check``.
+      max_bytes: most memory that one unpacked input may take.
+      check_method_names: Classify and Regress refuse signatures of another method_name, like a model
+        server started with ``--enable_signature_method_name_check``.
     """
 
     def __init__(self, store: ModelStore, max_bytes: int, check_method_names: bool = True):
@@ -55,7 +47,7 @@ class Service:
         self._check_method_names = check_method_names
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """Both services, to be added to a ``grpc.Server``."""
+        """Both services, for ``grpc.Server.add_generic_rpc_handlers``."""
         methods = {
             PREDICTION_SERVICE: {
                 "Predict": (self.predict, predict_pb2.PredictRequest),
@@ -108,7 +100,7 @@ class Service:
     def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Tells the signatures of the model."""
+        """Returns the signatures of the model."""
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         if not request.metadata_field:
@@ -131,9 +123,9 @@ class Service:
     def get_model_status(
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """Tells the state of each version, or of the one asked for by number or label.
+        """Returns the state of each version, or of the one asked for by number or label.
 
-        A model server passes over a label here, and lists every version.
+        A model server ignores a label here, and lists every version.
         """
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
@@ -152,7 +144,7 @@ class Service:
         return response
 
     def _model(self, request):
-        """Lends the model that the request's model_spec names."""
+        """The model that the request's model_spec names, as a context manager."""
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         spec = request.model_spec
@@ -178,33 +170,27 @@ def _not_offered(request: Message):
 
 def _handler(method: Callable[[Message], Message], request: type[Message]) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(
-        functools.partial(_answer, method),
-        request_deserializer=functools.partial(_read, request),
+        functools.partial(_answer, method, request),
+        # no request_deserializer, for gRPC answers INTERNAL to what does not parse
         response_serializer=lambda response: response.SerializeToString(),
     )
 
 
-def _read(request: type[Message], data: bytes) -> Message | _Unreadable:
-    try:
-        return request.FromString(data)
-    # left to gRPC, this would be an INTERNAL error
-    except DecodeError:
-        return _Unreadable(request.DESCRIPTOR.full_name)
-
-
 def _answer(
     method: Callable[[Message], Message],
-    request: Message | _Unreadable,
+    request: type[Message],
+    data: bytes,
     context: grpc.ServicerContext,
 ) -> Message:
     """Calls a method, and turns what it raises into a status."""
     try:
-        if isinstance(request, _Unreadable):
-            raise invalid_argument(f"the request is not a {request.wanted} message")
-        # it may have waited for a worker until nobody wants the answer
+        # the request may have waited for a worker until its caller gave up
         if not context.is_active():
             raise StatusError(grpc.StatusCode.CANCELLED, "the caller has gone")
-        return method(request)
+        return method(request.FromString(data))
+    except DecodeError:
+        name = request.DESCRIPTOR.full_name
+        status = invalid_argument(f"the request is not a {name} message")
     except StatusError as error:
         status = error
     except tf.errors.OpError as error:

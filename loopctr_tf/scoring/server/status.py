@@ -1,4 +1,4 @@
-"""The error that the service answers with: a gRPC status code and the words for the caller."""
+"""The error that the service answers with: a gRPC status code and a message for the caller."""
 
 import grpc
 import tensorflow as tf
@@ -37,7 +37,7 @@ def not_found(message: str) -> StatusError:
 
 
 def details(message: str) -> str:
-    """The message as it is sent: whole up to 1024 characters, marked where it was cut."""
+    """The message as it is sent: cut after 1024 characters, and marked if it was."""
     if len(message) <= _MESSAGE_LIMIT:
         return message
     return message[:_MESSAGE_LIMIT] + "...TRUNCATED"

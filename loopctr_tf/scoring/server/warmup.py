@@ -1,4 +1,4 @@
-"""The warm-up requests that an export may carry, run before a version takes its first caller.
+"""The warm-up requests that an export may hold, run before a version serves its first request.
 
 The file is TensorFlow Serving's: a TFRecord of PredictionLog messages.
 """
@@ -16,14 +16,14 @@ MAX_RECORDS = 1000
 
 
 def warm_up(model: SavedModel) -> int:
-    """Runs the requests of a model's warm-up file, where it has one.
+    """Runs the requests of a model's warm-up file, if it has one.
 
     Returns:
       How many were run.
 
     Raises:
-      ValueError: when a record is no PredictionLog, asks for what the model cannot do, or is one
-        too many; the model is then not fit to serve.
+      ValueError: when a record is not a PredictionLog, the model refuses it, or there are more
+        records than MAX_RECORDS; the model is then not fit to serve.
       tf.errors.OpError: when the file cannot be read, or from the graph.
     """
     path = model.path / FILE

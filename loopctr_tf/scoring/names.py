@@ -1,0 +1,18 @@
+"""Names in a signature that the export writes, and clients and servers read. Free of TensorFlow."""
+
+SERVING_DEFAULT = "serving_default"
+CLASSIFY = "classify"
+REGRESS = "regress"
+PROBABILITY = "probability"
+STATE_VERSION = "state_version"
+
+# beginnings of signature names, followed by a number of loops
+ENCODE_USER = "encode_user_loop_"
+RANK_CACHED = "rank_cached_loop_"
+# signatures that score each candidate independently of the request's other candidates
+INDEPENDENT = "rank"
+
+# names of axes in `TensorInfo.tensor_shape.dim`; the event axis of a sequence's field has the name
+# of the length input that counts its events
+BATCH = "batch"
+CANDIDATES = "candidates"
