@@ -396,15 +396,6 @@ def test_the_deadline_is_of_all_chunks_together(fake):
     assert len(fake.requests) < 10
 
 
-def test_nobody_listens():
-    with (
-        ScoringClient("127.0.0.1:1", timeout_s=0.3) as client,
-        pytest.raises(ScoringError) as caught,
-    ):
-        client.score({"x": [1.0]})
-    assert caught.value.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
-
-
 def test_a_port_that_is_rest():
     class Rest(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_):

@@ -69,12 +69,6 @@ def test_an_empty_signature_name_is_serving_default(stub, name):
     np.testing.assert_allclose(probability(stub.Predict(wire.request(name))), wire.good_answer())
 
 
-def test_a_version_may_be_named(stub):
-    message = wire.request()
-    message.model_spec.version.value = 1
-    np.testing.assert_allclose(probability(stub.Predict(message)), wire.good_answer())
-
-
 def test_every_type_there_and_back(stub):
     message = wire.request("echo", without=tuple(wire.good_inputs()))
     sent = {}
