@@ -160,7 +160,7 @@ def test_the_signature_is_known_by_default_name(server, rows):
         assert client.score(rows, signature="serving_default").shape == (3,)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("chunk_size", [1, 7, 20])
 def test_chunks_of_rows_equal_the_whole(server, chunk_size):
     ranked = pointwise(candidates(3, 7))
     with ScoringClient(server.target, "m", chunk_size=chunk_size) as client:
@@ -168,7 +168,7 @@ def test_chunks_of_rows_equal_the_whole(server, chunk_size):
     np.testing.assert_allclose(scores, scoring_model.probability(ranked), rtol=1e-6)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 4, 10, 11, 15, 20, 29])
+@pytest.mark.parametrize("chunk_size", [1, 4, 10, 15, 29])
 def test_chunks_of_candidates_equal_the_whole(server, client, chunk_size):
     ranked = candidates(3, 10)
     whole = client.score(ranked, signature="rank_loop_0")
@@ -327,13 +327,15 @@ def test_tries_are_bounded(fake):
     assert caught.value.details == "as told\nsecond line"
 
 
-@pytest.mark.parametrize("code", [code for code in Code if code not in (Code.OK, Code.UNAVAILABLE)])
-def test_nothing_else_is_tried_again(fake, code):
-    fake.statuses = [code]
-    with ScoringClient(fake.target, "m") as client, pytest.raises(ScoringError) as caught:
-        client.score({"x": [1.0]})
-    assert caught.value.code is code
-    assert len(fake.requests) == 1
+def test_nothing_else_is_tried_again(fake):
+    codes = [code for code in Code if code not in (Code.OK, Code.UNAVAILABLE)]
+    fake.statuses = list(codes)
+    with ScoringClient(fake.target, "m") as client:
+        for count, code in enumerate(codes, 1):
+            with pytest.raises(ScoringError) as caught:
+                client.score({"x": [1.0]})
+            assert caught.value.code is code
+            assert len(fake.requests) == count
 
 
 def test_a_large_request_is_retried_too(fake):
@@ -344,7 +346,7 @@ def test_a_large_request_is_retried_too(fake):
     assert len(fake.requests) == 2
 
 
-def test_pauses_grow_and_gRPC_makes_four_retries_at_most(fake):  # noqa: N802
+def test_pauses_grow_and_four_retries_are_the_most(fake):
     fake.statuses = [Code.UNAVAILABLE] * 99
     with ScoringClient(fake.target, "m", max_retries=20) as client:
         client.signatures()
@@ -392,15 +394,6 @@ def test_the_deadline_is_of_all_chunks_together(fake):
             client.score({"x": np.ones(100)}, timeout=0.3)
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert len(fake.requests) < 10
-
-
-def test_nobody_listens():
-    with (
-        ScoringClient("127.0.0.1:1", timeout_s=0.3) as client,
-        pytest.raises(ScoringError) as caught,
-    ):
-        client.score({"x": [1.0]})
-    assert caught.value.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
 
 
 def test_a_port_that_is_rest():
@@ -459,14 +452,6 @@ def test_signatures_follow_the_model(fake):
             client.score({"y": [3.0]})
         client.score({"y": [3.0]})
         assert fake.asked == 5  # a refusal may mean that the model is another
-
-
-def test_tensors_are_sent_as_raw_bytes(fake):
-    with ScoringClient(fake.target, "m") as client:
-        client.score({"x": np.arange(1000.0)})
-    sent = fake.requests[0].inputs["x"]
-    assert len(sent.tensor_content) == 4000
-    assert not sent.float_val
 
 
 def test_a_server_that_comes_back(base_path, rows):

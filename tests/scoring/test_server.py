@@ -91,7 +91,7 @@ def test_requests_under_way_finish_on_their_version(saved, base_path, gated):
 
 
 def test_no_request_fails_while_versions_change(saved, base_path):
-    """Four callers without a pause, six changes of version, found by polling."""
+    """Four callers without a pause, three changes of version, found by polling."""
     seen, errors, stop = set(), [], threading.Event()
     expected = {1: wire.good_answer(0.0), 0: wire.good_answer(1.0)}  # by parity of the version
 
@@ -109,7 +109,7 @@ def test_no_request_fails_while_versions_change(saved, base_path):
         callers = [threading.Thread(target=call, args=(stub,)) for _ in range(4)]
         for caller in callers:
             caller.start()
-        for version in range(2, 8):
+        for version in range(2, 5):
             scoring_model.copy(saved[2 - version % 2], base_path / str(version))
             deadline = time.monotonic() + 20
             while version not in seen and not errors:
@@ -119,7 +119,7 @@ def test_no_request_fails_while_versions_change(saved, base_path):
         for caller in callers:
             caller.join()
     assert not errors
-    assert seen == set(range(1, 8))
+    assert seen == set(range(1, 5))
 
 
 def test_a_version_that_does_not_load_leaves_the_old_one(saved, base_path, caplog):
@@ -229,14 +229,6 @@ def test_a_version_that_fails_its_warm_up_is_not_served(base_path, log, words):
         PredictionServer(base_path, model_name="m").start()
 
 
-def test_polling_finds_a_version(saved, base_path):
-    with serving(base_path, poll_seconds=0.02) as (_, stub):
-        scoring_model.copy(saved[2], base_path / "2")
-        deadline = time.monotonic() + 20
-        while answer(stub)[0] != 2:
-            assert time.monotonic() < deadline
-
-
 def test_folders_that_cannot_be_served(saved, tmp_path):
     with pytest.raises(UsageError, match=r"'.*nowhere' cannot be read .*numbered versions"):
         PredictionServer(tmp_path / "nowhere").start()
@@ -244,15 +236,6 @@ def test_folders_that_cannot_be_served(saved, tmp_path):
         PredictionServer(tmp_path).start()
     with pytest.raises(UsageError, match="is a version itself: give its parent"):
         PredictionServer(saved[1]).start()
-
-
-def test_a_port_in_use(base_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
-            PredictionServer(base_path, port=port).start()
 
 
 def test_a_port_in_use_is_told_before_the_model_is_loaded(base_path, monkeypatch):

@@ -69,12 +69,6 @@ def test_an_empty_signature_name_is_serving_default(stub, name):
     np.testing.assert_allclose(probability(stub.Predict(wire.request(name))), wire.good_answer())
 
 
-def test_a_version_may_be_named(stub):
-    message = wire.request()
-    message.model_spec.version.value = 1
-    np.testing.assert_allclose(probability(stub.Predict(message)), wire.good_answer())
-
-
 def test_every_type_there_and_back(stub):
     message = wire.request("echo", without=tuple(wire.good_inputs()))
     sent = {}
@@ -460,18 +454,6 @@ def test_what_is_not_offered(stub, models):
     assert refused(stub.MultiInference, inference)[0] is grpc.StatusCode.UNIMPLEMENTED
     reload = model_management_pb2.ReloadConfigRequest()
     assert refused(models.HandleReloadConfigRequest, reload)[0] is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_messages_of_more_than_4_mb(stub):
-    x = np.arange(1_200_000, dtype=np.float32).reshape(-1, 3)
-    anything = np.arange(600_000, dtype=np.int64)
-    message = wire.request("dense", without=tuple(wire.good_inputs()), x=x, anything=anything)
-    assert message.ByteSize() > 2 * (4 << 20)
-    response = stub.Predict(message)
-    assert response.ByteSize() > 4 << 20
-    np.testing.assert_array_equal(tensors.to_array(response.outputs["anything"]), anything)
-    total = tensors.to_array(response.outputs["total"])
-    np.testing.assert_allclose(total, x.astype(np.float64).sum(axis=1), rtol=1e-6)
 
 
 def test_a_message_over_the_limit_is_refused(base_path):

@@ -21,7 +21,7 @@ def classify(
     model: SavedModel,
     request: classification_pb2.ClassificationRequest,
     check_method_names: bool = True,
-):
+) -> classification_pb2.ClassificationResponse:
     """Answers a ClassificationRequest: ``inputs`` string [B] to ``classes`` and ``scores`` [B, C].
 
     Args:
@@ -71,7 +71,7 @@ def classify(
 
 def regress(
     model: SavedModel, request: regression_pb2.RegressionRequest, check_method_names: bool = True
-):
+) -> regression_pb2.RegressionResponse:
     """Answers a RegressionRequest: ``inputs`` string [B] to ``outputs`` float [B] or [B, 1].
 
     Args and errors are those of :func:`classify`.

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.scoring.server.model_folder import fingerprint, read_versions, require_versions
+from loopctr_tf.scoring.server.model_folder import fingerprint, require_versions
 from loopctr_tf.scoring.server.saved_model import SavedModel
 from loopctr_tf.scoring.server.status import StatusError, invalid_argument, not_found
 from loopctr_tf.scoring.server.warmup import warm_up
@@ -165,12 +165,9 @@ class ModelStore:
         """Looks at the folder once: serves its newest version, and retires what that replaces."""
         with self._polling:
             try:
-                folders = read_versions(self.base_path)
+                folders = require_versions(self.base_path)
             except UsageError as error:
-                _log.warning("%s; version %d is kept", error, self.version)
-                return
-            if not folders:
-                _log.warning("%s holds no version; %d is kept", self.base_path, self.version)
+                _log.warning("%s; version %d is still served", error, self.version)
                 return
             version = max(folders)
             if version not in self._loaded:
@@ -181,8 +178,6 @@ class ModelStore:
                     if loaded:
                         _log.info("version %d of %s is served", version, self.name)
                 if version not in self._loaded:
-                    if not self._loaded:
-                        return
                     version = self.version  # serves on instead of the one that does not load
             self._retire_all_but(version)
 

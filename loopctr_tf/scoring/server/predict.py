@@ -19,7 +19,9 @@ from loopctr_tf.scoring.server.saved_model import SavedModel
 from loopctr_tf.scoring.server.status import StatusError, invalid_argument
 
 
-def predict(model: SavedModel, request: predict_pb2.PredictRequest, max_bytes: int = 1 << 30):
+def predict(
+    model: SavedModel, request: predict_pb2.PredictRequest, max_bytes: int = 1 << 30
+) -> predict_pb2.PredictResponse:
     """Answers a PredictRequest.
 
     Args:

@@ -95,7 +95,7 @@ class SavedModel:
         return made
 
     def close(self) -> None:
-        """Frees the graph, its variables and its tables; no run may be under way."""
+        """Frees the graph, its variables and its tables; no run may be in progress."""
         graph = self._session.graph
         self._session.close()
         # without its last references, the session frees its variables now, not at some garbage

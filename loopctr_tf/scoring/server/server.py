@@ -13,11 +13,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.scoring.server.model_store import ModelStore
-from loopctr_tf.scoring.server.service import MODEL_SERVICE, PREDICTION_SERVICE, Service
+from loopctr_tf.scoring.server.service import HEALTH_NAMES, Service
 
 _log = logging.getLogger(__name__)
-# the empty name is the server as a whole; the short names are those of TensorFlow Serving
-_HEALTH_NAMES = ("", PREDICTION_SERVICE, MODEL_SERVICE, "PredictionService", "ModelService")
 
 
 class PredictionServer:
@@ -127,7 +125,7 @@ class PredictionServer:
             raise
         service = Service(store, self._max_message_bytes, self._check_method_names)
         self._server.add_generic_rpc_handlers(service.handlers())
-        for name in _HEALTH_NAMES:
+        for name in HEALTH_NAMES:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._server.start()
         self._store, self._port = store, port

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
     model_pb2,
+    model_service_pb2,
     predict_pb2,
+    prediction_service_pb2,
     regression_pb2,
 )
 
@@ -23,8 +24,13 @@ from loopctr_tf.scoring.server.model_store import ModelStore, Wanted, not_served
 from loopctr_tf.scoring.server.status import StatusError, details, invalid_argument, not_found
 
 _log = logging.getLogger(__name__)
-PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
-MODEL_SERVICE = "tensorflow.serving.ModelService"
+_PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
+_MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
+# the empty name is the server as a whole; TensorFlow Serving has the short names
+HEALTH_NAMES = (
+    "",
+    *(name for one in (_PREDICTION_SERVICE, _MODEL_SERVICE) for name in (one.full_name, one.name)),
+)
 _SIGNATURE_FIELD = "signature_def"
 
 
@@ -49,33 +55,22 @@ class Service:
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Both services, for ``grpc.Server.add_generic_rpc_handlers``."""
         methods = {
-            PREDICTION_SERVICE: {
-                "Predict": (self.predict, predict_pb2.PredictRequest),
-                "Classify": (self.classify, classification_pb2.ClassificationRequest),
-                "Regress": (self.regress, regression_pb2.RegressionRequest),
-                "GetModelMetadata": (
-                    self.get_model_metadata,
-                    get_model_metadata_pb2.GetModelMetadataRequest,
-                ),
-                "MultiInference": (_not_offered, inference_pb2.MultiInferenceRequest),
-            },
-            MODEL_SERVICE: {
-                "GetModelStatus": (
-                    self.get_model_status,
-                    get_model_status_pb2.GetModelStatusRequest,
-                ),
-                "HandleReloadConfigRequest": (
-                    _not_offered,
-                    model_management_pb2.ReloadConfigRequest,
-                ),
-            },
+            "Predict": self.predict,
+            "Classify": self.classify,
+            "Regress": self.regress,
+            "GetModelMetadata": self.get_model_metadata,
+            "GetModelStatus": self.get_model_status,
         }
         return [
             grpc.method_handlers_generic_handler(
-                service,
-                {name: _handler(method, request) for name, (method, request) in rpcs.items()},
+                service.full_name,
+                {
+                    rpc.name: _handler(methods[rpc.name], GetMessageClass(rpc.input_type))
+                    for rpc in service.methods
+                    if rpc.name in methods  # gRPC answers UNIMPLEMENTED to the rest
+                },
             )
-            for service, rpcs in methods.items()
+            for service in (_PREDICTION_SERVICE, _MODEL_SERVICE)
         ]
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
@@ -159,13 +154,6 @@ def _wanted(spec: model_pb2.ModelSpec) -> Wanted:
     if spec.HasField("version"):
         return spec.version.value
     return spec.version_label if spec.HasField("version_label") else None
-
-
-def _not_offered(request: Message):
-    raise StatusError(
-        grpc.StatusCode.UNIMPLEMENTED,
-        f"{type(request).__name__} is not answered by the embedded service",
-    )
 
 
 def _handler(method: Callable[[Message], Message], request: type[Message]) -> grpc.RpcMethodHandler:
