@@ -26,11 +26,11 @@ from loopctr_tf.errors import UsageError
     type=click.Path(path_type=Path),
     help="Another schema.yaml for the same rows, e.g. with shorter histories.",
 )
-@click.option("--quiet", is_flag=True, help="One line an epoch instead of a progress bar.")
+@click.option("--quiet", is_flag=True, help="One line per epoch instead of a progress bar.")
 def train(prepared, run, config, overrides, schema, quiet):
-    """Train on the folder PREPARED and leave everything in the new folder RUN.
+    """Train on the folder PREPARED and write everything to the new folder RUN.
 
-    RUN keeps config.yaml, schema.yaml, metrics.json, logs/ (TensorBoard), checkpoints/ (every epoch)
+    RUN holds config.yaml, schema.yaml, metrics.json, logs/ (TensorBoard), checkpoints/ (every epoch)
     and weights/ (the best one, by training.monitor on the validation split).
 
     \b
@@ -42,7 +42,7 @@ def train(prepared, run, config, overrides, schema, quiet):
     from loopctr_tf.files import require_new
     from loopctr_tf.training.settings import RunConfig
 
-    # What can be told before TensorFlow is loaded.
+    # Checks that do not need TensorFlow come first: loading it takes seconds.
     read_stats(prepared)
     require_new(run)
     settings = RunConfig.load(config, overrides)
@@ -90,15 +90,16 @@ train.params.append(
 @RUN
 @PREPARED
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--loops", type=int, help="Deepest depth; those of training where left out.")
+@click.option("--loops", type=int, help="Deepest depth; that of training by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True)
 @JSON
 def evaluate(run, prepared, split, loops, batch_size, as_json):
     """Exact AUC, GAUC, NE and calibration of RUN at every loop depth, on a split of PREPARED.
 
-    Choose settings by the validation split; read the test split once.
+    Choose settings on the validation split; use the test split only once.
     """
-    from loopctr_tf.training.run_folder import json_text, load_run, read_metrics
+    from loopctr_tf.files import json_text
+    from loopctr_tf.training.run_folder import load_run, read_metrics
 
     read_metrics(run)
     from loopctr_tf.features.prepared import read_stats
@@ -120,15 +121,16 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
 @RUN
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--signatures", help="Comma-separated names; all where left out. serving_default always is."
+    "--signatures",
+    help="Comma-separated names; all by default. serving_default is always exported.",
 )
-@click.option("--loops", type=int, help="Deepest depth; those of training where left out.")
+@click.option("--loops", type=int, help="Deepest depth; that of training by default.")
 @click.option(
     "--bad-input",
     type=click.Choice(["reject", "repair"]),
     default="reject",
     show_default=True,
-    help="Requests with impossible lengths or numbers that are not finite: refuse, or mend (for "
+    help="Requests with impossible lengths or numbers that are not finite: refuse, or repair (for "
     "servers that batch).",
 )
 @click.option(
@@ -136,34 +138,34 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the user states of encode_user_loop_i.",
+    help="Type of the user states of encode_user_loop_i.",
 )
 @click.option(
     "--weights",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="In which tables and kernels are stored; the latter two halve the export.",
+    help="Type in which tables and kernels are stored; the 16-bit ones halve the export.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16"]),
-    help="In which the model computes; as it was trained where left out. A CPU without bfloat16 "
-    "instructions wants float32.",
+    help="Type in which the model computes; that of training by default. Use float32 on a CPU without "
+    "bfloat16 instructions.",
 )
 @click.option(
     "--warmup-batch-sizes",
     default="1",
     show_default=True,
-    help="Comma-separated sizes that a server is warmed up with; allowed_batch_sizes of a server "
-    "that batches.",
+    help="Comma-separated batch sizes of the warm-up requests; for a server that batches, its "
+    "allowed_batch_sizes.",
 )
 def export(
     run, path, signatures, loops, bad_input, state_dtype, weights, precision, warmup_batch_sizes
 ):
     """Export RUN as a SavedModel to the new folder PATH, e.g. models/loopctr/1.
 
-    The last part of PATH is the version that a server will show. Inputs are raw features.
+    The last part of PATH is the version number for the server. Inputs are raw features.
     """
     from loopctr_tf.files import require_new
     from loopctr_tf.training.run_folder import load_run, read_metrics
@@ -196,16 +198,16 @@ def export(
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--signature", help="Print the ready request of this signature alone, as JSON.")
+@click.option("--signature", help="Print only a ready request for this signature, as JSON.")
 @JSON
 def inspect(model, signature, as_json):
     """Signatures, inputs, sizes and ready requests of the export MODEL (or of its newest version).
 
-    A request is a body for TensorFlow Serving's REST interface:
-    POST /v1/models/NAME:predict, with :classify and :regress for those two.
+    Requests are bodies for TensorFlow Serving's REST interface, POST /v1/models/NAME:predict
+    (or :classify and :regress for those signatures).
     """
     from loopctr_tf.export.inspect import inspect_saved_model
-    from loopctr_tf.training.run_folder import json_text
+    from loopctr_tf.files import json_text
 
     found = inspect_saved_model(model)
     if signature is not None and signature not in found["signatures"]:
@@ -230,9 +232,9 @@ def _print_depths(depths, loops):
 def _print_export(found):
     click.echo(
         f"{found['path']}: {found['bytes']:,} bytes, {found['variable_bytes']:,} of them variables, "
-        f"{found['loop_block_bytes']:,} of those the Loop Block's"
+        f"{found['loop_block_bytes']:,} of those in the Loop Block"
     )
-    families = {}  # what goes in and out -> names of the signatures
+    families = {}  # inputs and outputs -> names of the signatures
     for name, signature in found["signatures"].items():
         lines = [f"  ({signature['method'].rpartition('/')[2]})"]
         for arrow, side in (("<-", "inputs"), ("->", "outputs")):

@@ -96,7 +96,7 @@ def test_a_schema_without_an_item_asks_for_its_name(metrics_of):
     with pytest.raises(UsageError) as error:
         metrics_of(TRAIN, TRAIN, TRAIN, item_side="cross")
     assert str(error.value) == (
-        "the schema has no categorical item feature to take for the item's id; give item="
+        "the schema has no categorical item feature that could be the item's id; give item="
     )
 
 
