@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from loopctr_tf.errors import UsageError
 
@@ -43,7 +44,7 @@ class GAUCResult:
     groups_skipped: int
 
 
-def auc(labels, scores, sample_weight=None) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """The area under the ROC curve: P(positive scored above negative), ties counting half.
 
     Args:
@@ -65,7 +66,9 @@ def auc(labels, scores, sample_weight=None) -> float:
     return float(_auc_by_group(labels, scores, codes, 1, weights).auc[0])
 
 
-def gauc(labels, scores, groups, weighting: str = "plain") -> GAUCResult:
+def gauc(
+    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, weighting: str = "plain"
+) -> GAUCResult:
     """Group AUC: the AUC inside each group (user), averaged over groups.
 
     GAUC = sum_g w_g AUC_g / sum_g w_g over the groups that have both classes, where w_g is 1
@@ -87,7 +90,7 @@ def gauc(labels, scores, groups, weighting: str = "plain") -> GAUCResult:
     return _average(_auc_by_group(labels, scores, *_groups(groups, len(labels))), weighting)
 
 
-def log_loss(labels, probabilities) -> float:
+def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean binary cross-entropy in nats, of probabilities clipped by `EPSILON`.
 
     Args:
@@ -99,7 +102,7 @@ def log_loss(labels, probabilities) -> float:
     return float(-np.log(np.where(labels == 1.0, clipped, 1.0 - clipped)).mean())
 
 
-def normalized_entropy(labels, probabilities) -> float:
+def normalized_entropy(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Normalised entropy: log-loss divided by the entropy of the empirical CTR; lower is better.
 
     NE = mean_i[-y_i log p_i - (1 - y_i) log(1 - p_i)] / [-c log c - (1 - c) log(1 - c)] with c the
@@ -113,7 +116,7 @@ def normalized_entropy(labels, probabilities) -> float:
     return loss / (-rate * math.log(rate) - (1.0 - rate) * math.log1p(-rate))
 
 
-def calibration(labels, probabilities) -> float:
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean predicted probability over mean label; above 1, the model predicts too many clicks.
 
     The definition is that of He et al. (ADKDD 2014, section 2). Nothing is clipped. NaN when no
@@ -124,7 +127,9 @@ def calibration(labels, probabilities) -> float:
     return float(predicted) / clicks if clicks else math.nan
 
 
-def evaluate_scores(labels, probabilities, groups) -> dict[str, float | int]:
+def evaluate_scores(
+    labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike
+) -> dict[str, float | int]:
     """Every exact metric of one scored table.
 
     Args:

@@ -38,7 +38,9 @@ def _divide_or_nan(numerator, denominator):
 class _BinaryMetric(keras.metrics.Metric):
     """Base of the metrics: the ``from_logits`` option and float64 scalar sums."""
 
-    def __init__(self, from_logits: bool = False, name: str | None = None, dtype=None):
+    def __init__(
+        self, from_logits: bool = False, name: str | None = None, dtype: str | None = None
+    ):
         super().__init__(name=name, dtype=dtype)
         self.from_logits = bool(from_logits)
 
@@ -76,7 +78,12 @@ class NormalizedEntropy(_BinaryMetric):
     is a scalar; NaN before any row, and while all labels seen are equal.
     """
 
-    def __init__(self, from_logits: bool = False, name="normalized_entropy", dtype=None):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        name: str = "normalized_entropy",
+        dtype: str | None = None,
+    ):
         super().__init__(from_logits=from_logits, name=name, dtype=dtype)
         self.loss = self._add_sum("loss")
         self.positives = self._add_sum("positives")
@@ -121,7 +128,12 @@ class Calibration(_BinaryMetric):
     is a scalar; NaN before the first positive row.
     """
 
-    def __init__(self, from_logits: bool = False, name="calibration", dtype=None):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        name: str = "calibration",
+        dtype: str | None = None,
+    ):
         super().__init__(from_logits=from_logits, name=name, dtype=dtype)
         self.predicted = self._add_sum("predicted")
         self.observed = self._add_sum("observed")
@@ -147,8 +159,8 @@ class GroupAUC(_BinaryMetric):
 
     GAUC = sum_g w_g AUC_g / sum_g w_g over the groups that have both classes (LoopCTR paper,
     section 4.1; DIN, Zhou et al., KDD 2018). The state counts, for each group, positives and
-    negatives in ``bins`` equal steps of the logit, so that batches and replicas add up. Two things
-    keep it from being exact; `loopctr_tf.evaluation.gauc` has neither:
+    negatives in ``bins`` equal steps of the logit, so that batches and replicas add up. It is
+    approximate in two ways; `loopctr_tf.evaluation.gauc` is exact:
 
     - Groups share ``num_groups`` buckets: integers modulo ``num_groups``, strings by
       ``tf.strings.to_hash_bucket_fast``. Groups that collide are judged as one. Consecutive integer
@@ -190,8 +202,8 @@ class GroupAUC(_BinaryMetric):
         max_logit: float = 10.0,
         weighting: str = "plain",
         from_logits: bool = False,
-        name="group_auc",
-        dtype=None,
+        name: str = "group_auc",
+        dtype: str | None = None,
     ):
         super().__init__(from_logits=from_logits, name=name, dtype=dtype)
         if weighting not in WEIGHTINGS:
