@@ -322,6 +322,7 @@ def places(prepared, run, saved_model, tmp_path_factory):
 
 MISTAKES = [
     ("data describe {empty}", "empty' is not a prepared folder: no stats.json in it; make one"),
+    ("data describe {prepared} --plots {run}", "run' exists; remove it or name another"),
     ("data describe {cut}", "part-00001.tfrecord' has"),
     ("schema init {empty}/e.csv", "e.csv' does not exist; name a Parquet or CSV file"),
     ("schema init e.csv --out {prepared}", "prepared' exists; remove it or name another"),
@@ -352,6 +353,7 @@ MISTAKES = [
         "'ignore' is not one of 'reject', 'repair'; see `loopctr export --help`",
     ),
     ("serve {empty}", "empty' holds no version; put the SavedModel into a subfolder"),
+    ("serve {empty} --label a=1 --label a=2", "--label a is given twice; give it one version"),
     ("serve {empty} --label stable", "--label is 'stable'; give LABEL=VERSION such as stable=1"),
     (
         "score {prepared}/test --target 127.0.0.1:{port} --out {new}",
@@ -441,10 +443,10 @@ def test_a_bad_label_is_reported_and_leaves_no_run(loopctr, prepared, tmp_path):
 def test_inspect_prints_signatures_sizes_and_a_ready_request(loopctr, saved_model):
     result = loopctr("inspect", saved_model.parent)
     assert result.code == 0
-    # signatures that take and give the same are shown together
+    # signatures with equal inputs and outputs share one entry
     names = [f"loop_{depth}" for depth in DEPTHS]
     assert f"\n{', '.join([*names, 'serving_default'])}  (predict)\n" in result.out
-    # the other group of rows' features is that of all_depths
+    # the second entry with row features is all_depths
     assert result.out.count("  <- history_length: int32 [?]\n") == 2
     assert "of those in the Loop Block" in result.out
     request = json.loads(loopctr("inspect", saved_model, "--signature", "loop_1").out)

@@ -28,7 +28,7 @@ def test_nothing_is_left_when_the_block_fails(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
-def test_what_exists_is_refused_and_kept(tmp_path, kind):
+def test_an_existing_path_is_refused_and_unchanged(tmp_path, kind):
     path = tmp_path / "out"
     path.mkdir() if kind == "folder" else path.write_text("mine")
     with pytest.raises(UsageError) as error, new_folder(path):

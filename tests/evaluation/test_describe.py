@@ -21,7 +21,7 @@ SPLITS = {"train": 300, "valid": 60, "test": 60}
 
 @pytest.fixture(scope="module")
 def frames() -> dict[str, pd.DataFrame]:
-    """The rows of the session's `prepared` folder, histories cut to what is kept of them."""
+    """The rows of the session's `prepared` folder, histories cut to their maximum lengths."""
     found = {}
     for seed, (split, rows) in enumerate(SPLITS.items()):
         frame = learnable_frame(rows, seed)

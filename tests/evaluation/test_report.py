@@ -98,13 +98,13 @@ def drawn(tmp_path, monkeypatch):
     """The lines of each axis of a figure, by label, and its file."""
 
     def call(draw, *arguments):
-        kept = []
-        monkeypatch.setattr(plots.plt, "close", kept.append)
+        closed = []
+        monkeypatch.setattr(plots.plt, "close", closed.append)
         path = tmp_path / "plot.png"
         draw(path, *arguments)
         monkeypatch.undo()
         assert Path(path).read_bytes().startswith(PNG)
-        (figure,) = kept
+        (figure,) = closed
         lines = [
             [(line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in a.lines]
             for a in figure.axes
