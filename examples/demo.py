@@ -1,6 +1,6 @@
-"""The whole way on real clicks: prepare, train, read every depth, export, serve, score over gRPC.
+"""From raw clicks to gRPC scores: prepare, train, evaluate every depth, export, serve, score.
 
-Run by `make demo`. Everything lands in build/demo/; see README.md for what the parts are.
+Run by `make demo`, which writes everything to build/demo/.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from loopctr_tf.training.settings import RunConfig
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parent.parent
 MARK = ".demo"
-"""Says that a folder is a demo's, and may be made anew."""
+"""Marks a folder that the demo wrote and may replace."""
 LONG = 150
-"""Events of the long history that are trained on, of the up to 500 that are prepared."""
+"""Training reads this many events of the long history; up to 500 are prepared."""
 
 
 @click.command()
@@ -34,7 +34,7 @@ LONG = 150
     "--set", "overrides", multiple=True, help="Override a setting, e.g. training.epochs=1."
 )
 def demo(out, raw, config, overrides):
-    """Train, export and serve LoopCTR on MovieLens-100K; leaves everything in OUT."""
+    """Train, export and serve LoopCTR on MovieLens-100K; writes everything to OUT."""
     from loopctr_tf.evaluation.plots import depth_plot, training_plot
     from loopctr_tf.evaluation.predict import evaluate_run
     from loopctr_tf.evaluation.references import reference_metrics
@@ -54,18 +54,18 @@ def demo(out, raw, config, overrides):
     settings = RunConfig.load(config, overrides)
     if out.exists() and not (out / MARK).is_file():
         raise lc.UsageError(
-            f"{str(out)!r} exists and is no demo's folder; remove it or name another"
+            f"{str(out)!r} exists and was not written by the demo; remove it or name another"
         )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARK).touch()
 
-    with stage("prepare", "prepare: rows with histories out of MovieLens-100K"):
+    with stage("prepare", "prepare: rows with histories from MovieLens-100K"):
         command = [sys.executable, str(ROOT / "data/movielens/prepare.py"), "--out"]
         command += [str(out / "prepared"), *(["--raw", str(raw)] if raw else [])]
         prepared = subprocess.run(command)
         if prepared.returncode:
-            raise SystemExit(prepared.returncode)  # prepare.py has said why
+            raise SystemExit(prepared.returncode)  # prepare.py has printed the reason
     schema = shortened(lc.Schema.load(out / "prepared"), LONG)
 
     with stage("train", "train: every depth 0..L is supervised"):
@@ -74,7 +74,7 @@ def demo(out, raw, config, overrides):
         results = train(out / "prepared", out / "run", settings, schema)
         training_plot(out / "training_curves.png", results["history"])
 
-    with stage("evaluate", "evaluate: exact metrics by depth, beside two trivial references"):
+    with stage("evaluate", "evaluate: exact metrics by depth, and two simple references"):
         model, _ = load_run(out / "run")
         depths, predictions = evaluate_run(model, out / "prepared")
         references = reference_metrics(out / "prepared")
@@ -109,7 +109,9 @@ def demo(out, raw, config, overrides):
         )
     click.echo(text)
     if difference > 1e-5:
-        raise SystemExit(f"served probabilities differ from Keras's by {difference:.1e}, over 1e-5")
+        raise SystemExit(
+            f"served probabilities differ from Keras's by {difference:.1e}, more than 1e-5"
+        )
     for name, values in references.items():
         if values["auc"] >= depths[0]["auc"]:
             raise SystemExit(f"{name} has the better AUC: {values['auc']:.4f}")

@@ -1,11 +1,11 @@
-"""Train LoopCTR on a pandas DataFrame: one row an impression, histories as lists, oldest first."""
+"""Train LoopCTR on a pandas DataFrame: one row per impression, histories as lists, oldest first."""
 
 import numpy as np
 import pandas as pd
 
 import loopctr_tf as lc
 
-# A made-up log: users click on the topic that they clicked on before.
+# A made-up log: users click on the topic they clicked on before.
 rng = np.random.default_rng(1)
 rows = []
 for user in range(200):

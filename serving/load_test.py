@@ -23,8 +23,8 @@ from loopctr_tf.bench.tables import table
 from loopctr_tf.cli.running import run_command
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.files import json_text
 from loopctr_tf.scoring import ScoringClient, ScoringError
-from loopctr_tf.training.run_folder import json_text
 
 DISTINCT = 16
 """Different requests that are sent in turn."""

@@ -36,7 +36,7 @@ from traffic.versions import Versions
 
 from loopctr_tf.cli.running import run_command
 from loopctr_tf.errors import UsageError
-from loopctr_tf.training.run_folder import json_text
+from loopctr_tf.files import json_text
 
 
 def make_cases(

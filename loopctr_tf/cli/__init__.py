@@ -1,4 +1,4 @@
-"""The ``loopctr`` command: one thin call into the library a subcommand."""
+"""The ``loopctr`` command: each subcommand is one thin call into the library."""
 
 import os
 
@@ -27,7 +27,7 @@ def cli():
       loopctr serve models/loopctr --port 8500            the embedded gRPC server
       loopctr score prepared/test --target localhost:8500 --out scores.csv
 
-    Exit codes: 0 done, 2 something you gave is wrong (one line says what), 1 a bug of ours.
+    Exit codes: 0 done, 2 an error in your input (explained in one line), 1 a bug of ours.
     """
 
 
@@ -56,9 +56,9 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def main() -> None:
-    """Runs the command; a mistake of the caller is one line and exit code 2, any other exception 1."""
-    # TensorFlow's notices about its own graph rewriting are no news to who types a command, and what
-    # gRPC logs on a busy port or a server that is not there, our own line says.
+    """Runs the command: exit code 2 and one line for a caller's mistake, 1 for any other exception."""
+    # TensorFlow's notices about graph rewriting would only confuse a command-line user, and our own
+    # one-line errors replace what gRPC logs about a busy port or a missing server.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     run_command(cli, "loopctr", _one_line)

@@ -49,7 +49,7 @@ def _say(line: str) -> None:
 
 
 def _show(found, as_json: bool, text) -> None:
-    from loopctr_tf.training.run_folder import json_text
+    from loopctr_tf.files import json_text
 
     click.echo(json_text(found) if as_json else text(found))
 

@@ -30,14 +30,14 @@ def _help_build(context, parameter, value):
     multiple=True,
     metavar="EVENTS...",
     type=click.Path(path_type=Path),
-    help="Parquet or CSV files (also .csv.gz), or folders of them, in their order.",
+    help="Parquet or CSV files (also .csv.gz), or folders of them, in order.",
 )
 @click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder to write; must not exist, and appears only once it is complete.",
+    help="New folder to write; it appears only once it is complete.",
 )
 @click.option(
     "--items", type=click.Path(path_type=Path), help="Table of items, joined by `build: item`."
@@ -48,10 +48,10 @@ def _help_build(context, parameter, value):
 @click.option(
     "--skip-bad",
     is_flag=True,
-    help="Leave bad rows out, count them in stats.json and keep them in rejected.csv.",
+    help="Skip bad rows, count them in stats.json and list them in rejected.csv.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), help="Processes that write; all cores if left out."
+    "--workers", type=click.IntRange(1), help="Writer processes; one per core by default."
 )
 @click.option("--quiet", is_flag=True, help="No progress bars.")
 @click.option(
@@ -60,13 +60,13 @@ def _help_build(context, parameter, value):
     is_eager=True,
     expose_value=False,
     callback=_help_build,
-    help="Print all that the section `build` may hold.",
+    help="Print everything that the section `build` may contain.",
 )
 def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
-    """Make training rows of an event log: histories, sampled negatives, splits, vocabularies.
+    """Turn an event log into training rows: histories, sampled negatives, splits, vocabularies.
 
-    A row's histories hold events of its user with a strictly earlier time. Vocabularies and statistics
-    come from the training split alone. The same input gives the same bytes.
+    The histories of a row hold only events of its user with an earlier time. Vocabularies and
+    statistics come only from the training split. The same input gives the same bytes.
 
     \b
     Example:
@@ -87,30 +87,28 @@ def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
     rows = ", ".join(f"{split} {count:,}" for split, count in stats["rows"].items())
     click.echo(f"{out}: rows {rows}; {stats['users']:,} users")
     for reason, count in stats["rejected"].items():
-        click.echo(f"left out: {count:,} rows, {reason} (see {out / REJECTED})")
+        click.echo(f"skipped: {count:,} rows, {reason} (see {out / REJECTED})")
     click.echo(f"next: loopctr train {out} run")
 
 
 @click.group(name="schema")
 def schema_group():
-    """The file that says what a row holds, and how rows are made of events."""
+    """The file that defines what a row contains, and how rows are made of events."""
 
 
 @schema_group.command()
 @click.argument("events", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--items", type=click.Path(path_type=Path), help="Table of items to be joined.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="File to write; printed where left out."
-)
+@click.option("--items", type=click.Path(path_type=Path), help="Table of items to join.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; printed by default.")
 @click.option(
     "--rows",
     type=click.IntRange(1),
     default=200_000,
     show_default=True,
-    help="Rows to look at, from the beginning.",
+    help="Rows to read, from the beginning.",
 )
 def init(events, items, out, rows):
-    """Propose a schema.yaml for the Parquet or CSV files EVENTS, every guess with a comment.
+    """Propose a schema.yaml for the Parquet or CSV files EVENTS; a comment explains every guess.
 
     \b
     Example:
@@ -129,34 +127,35 @@ def init(events, items, out, rows):
     out.write_text(text, encoding="utf-8")
     named = " ".join(map(str, events)) + ("" if items is None else f" --items {items}")
     click.echo(
-        f"proposed {out}: read its comments, correct it\n"
+        f"proposed {out}: read its comments and correct it\n"
         f"next: loopctr prepare --schema {out} --events {named} --out prepared"
     )
 
 
 @click.group()
 def data():
-    """What is in prepared data."""
+    """Statistics of prepared data."""
 
 
 @data.command()
 @PREPARED
-@click.option("--plots", type=click.Path(path_type=Path), help="New folder for pictures (PNG).")
+@click.option("--plots", type=click.Path(path_type=Path), help="New folder for plots (PNG).")
 @JSON
 def describe(prepared, plots, as_json):
     """Rows, users, CTR by day, history lengths, vocabularies, unknown and missing values of PREPARED."""
     from loopctr_tf.features.prepared import read_stats
-    from loopctr_tf.files import new_folder, require_new
-    from loopctr_tf.training.run_folder import json_text
+    from loopctr_tf.files import json_text, new_folder, require_new
 
     read_stats(prepared)
     if plots is not None:
         require_new(plots)
     from loopctr_tf.evaluation.describe import describe as describe_folder
-    from loopctr_tf.evaluation.description import description_text, draw_description
+    from loopctr_tf.evaluation.report import description_text
 
     found = describe_folder(prepared, progress=sys.stderr.isatty())
     if plots is not None:
+        from loopctr_tf.evaluation.plots import draw_description
+
         with new_folder(plots) as folder:
             draw_description(folder, found)
     click.echo(json_text(found) if as_json else description_text(found))

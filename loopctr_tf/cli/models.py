@@ -28,11 +28,11 @@ from loopctr_tf.errors import UsageError
     type=click.Path(path_type=Path),
     help="Another schema.yaml for the same rows, e.g. with shorter histories.",
 )
-@click.option("--quiet", is_flag=True, help="One line an epoch instead of a progress bar.")
+@click.option("--quiet", is_flag=True, help="One line per epoch instead of a progress bar.")
 def train(prepared, run, config, overrides, schema, quiet):
-    """Train on the folder PREPARED and leave everything in the new folder RUN.
+    """Train on the folder PREPARED and write everything to the new folder RUN.
 
-    RUN keeps config.yaml, schema.yaml, metrics.json, logs/ (TensorBoard), checkpoints/ (every epoch)
+    RUN holds config.yaml, schema.yaml, metrics.json, logs/ (TensorBoard), checkpoints/ (every epoch)
     and weights/ (the best one, by training.monitor on the validation split).
 
     \b
@@ -44,7 +44,7 @@ def train(prepared, run, config, overrides, schema, quiet):
     from loopctr_tf.files import require_new
     from loopctr_tf.training.settings import RunConfig
 
-    # What can be told before TensorFlow is loaded.
+    # Checks that do not need TensorFlow come first: loading it takes seconds.
     read_stats(prepared)
     require_new(run)
     settings = RunConfig.load(config, overrides)
@@ -59,7 +59,7 @@ def train(prepared, run, config, overrides, schema, quiet):
         f"by {results['monitor']}, {results['seconds']:.0f} s"
     )
     click.echo("validation split:")
-    _print_depths(results["valid"])
+    _print_heads(results["valid"], settings)
     click.echo(f"\nnext: loopctr evaluate {run} {prepared}")
 
 
@@ -95,15 +95,16 @@ train.params.append(
 @RUN
 @PREPARED
 @click.option("--split", default="test", show_default=True, help="train, valid or test.")
-@click.option("--loops", type=int, help="Deepest depth; those of training where left out.")
+@click.option("--loops", type=int, help="Deepest depth; that of training by default.")
 @click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True)
 @JSON
 def evaluate(run, prepared, split, loops, batch_size, as_json):
     """Exact AUC, GAUC, NE and calibration of RUN at every loop depth, on a split of PREPARED.
 
-    Choose settings by the validation split; read the test split once.
+    Choose settings on the validation split; use the test split only once.
     """
-    from loopctr_tf.training.run_folder import json_text, load_run, read_metrics
+    from loopctr_tf.files import json_text
+    from loopctr_tf.training.run_folder import load_run, read_metrics
 
     read_metrics(run)
     from loopctr_tf.features.prepared import read_stats
@@ -111,29 +112,30 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     protocol = read_stats(prepared).get("protocol")
     from loopctr_tf.evaluation.predict import evaluate_run
 
-    model, _ = load_run(run)
+    model, config = load_run(run)
     depths, _ = evaluate_run(model, prepared, split, loops, batch_size)
     if as_json:
         click.echo(json_text({"split": split, "protocol": protocol, "depths": depths}))
         return
     if protocol is not None:
         click.echo(f"protocol: {protocol}")
-    _print_depths(depths)
+    _print_heads(depths, config)
 
 
 @click.command()
 @RUN
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--signatures", help="Comma-separated names; all where left out. serving_default always is."
+    "--signatures",
+    help="Comma-separated names; all by default. serving_default is always exported.",
 )
-@click.option("--loops", type=int, help="Deepest depth; those of training where left out.")
+@click.option("--loops", type=int, help="Deepest depth; that of training by default.")
 @click.option(
     "--bad-input",
     type=click.Choice(["reject", "repair"]),
     default="reject",
     show_default=True,
-    help="Requests with impossible lengths or numbers that are not finite: refuse, or mend (for "
+    help="Requests with impossible lengths or numbers that are not finite: refuse, or repair (for "
     "servers that batch).",
 )
 @click.option(
@@ -141,34 +143,34 @@ def evaluate(run, prepared, split, loops, batch_size, as_json):
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the user states of encode_user_loop_i.",
+    help="Type of the user states of encode_user_loop_i.",
 )
 @click.option(
     "--weights",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="In which tables and kernels are stored; the latter two halve the export.",
+    help="Type in which tables and kernels are stored; the 16-bit ones halve the export.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16"]),
-    help="In which the model computes; as it was trained where left out. A CPU without bfloat16 "
-    "instructions wants float32.",
+    help="Type in which the model computes; that of training by default. Use float32 on a CPU without "
+    "bfloat16 instructions.",
 )
 @click.option(
     "--warmup-batch-sizes",
     default="1",
     show_default=True,
-    help="Comma-separated sizes that a server is warmed up with; allowed_batch_sizes of a server "
-    "that batches.",
+    help="Comma-separated batch sizes of the warm-up requests; for a server that batches, its "
+    "allowed_batch_sizes.",
 )
 def export(
     run, path, signatures, loops, bad_input, state_dtype, weights, precision, warmup_batch_sizes
 ):
     """Export RUN as a SavedModel to the new folder PATH, e.g. models/loopctr/1.
 
-    The last part of PATH is the version that a server will show. Inputs are raw features.
+    The last part of PATH is the version number for the server. Inputs are raw features.
     """
     from loopctr_tf.files import require_new
     from loopctr_tf.training.run_folder import load_run, read_metrics
@@ -201,16 +203,16 @@ def export(
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--signature", help="Print the ready request of this signature alone, as JSON.")
+@click.option("--signature", help="Print only a ready request for this signature, as JSON.")
 @JSON
 def inspect(model, signature, as_json):
     """Signatures, inputs, sizes and ready requests of the export MODEL (or of its newest version).
 
-    A request is a body for TensorFlow Serving's REST interface:
-    POST /v1/models/NAME:predict, with :classify and :regress for those two.
+    Requests are bodies for TensorFlow Serving's REST interface, POST /v1/models/NAME:predict
+    (or :classify and :regress for those signatures).
     """
     from loopctr_tf.export.inspect import inspect_saved_model
-    from loopctr_tf.training.run_folder import json_text
+    from loopctr_tf.files import json_text
 
     found = inspect_saved_model(model)
     if signature is not None and signature not in found["signatures"]:
@@ -226,18 +228,18 @@ def inspect(model, signature, as_json):
         _print_export(found)
 
 
-def _print_depths(depths):
+def _print_heads(rows, config):
     from loopctr_tf.evaluation.report import depth_rows, metrics_table
 
-    click.echo(metrics_table(depth_rows(depths, max(row.get("loops", 0) for row in depths))))
+    click.echo(metrics_table(depth_rows(rows, getattr(config.model, "loops", None))))
 
 
 def _print_export(found):
     click.echo(
         f"{found['path']}: {found['bytes']:,} bytes, {found['variable_bytes']:,} of them variables, "
-        f"{found['loop_block_bytes']:,} of those the Loop Block's"
+        f"{found['loop_block_bytes']:,} of those in the Loop Block"
     )
-    families = {}  # what goes in and out -> names of the signatures
+    families = {}  # inputs and outputs -> names of the signatures
     for name, signature in found["signatures"].items():
         lines = [f"  ({signature['method'].rpartition('/')[2]})"]
         for arrow, side in (("<-", "inputs"), ("->", "outputs")):

@@ -12,7 +12,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON and noth
 
 
 def whole_numbers(text: str, option: str, separator: str = ",") -> list[int]:
-    """The numbers in an option's text; UsageError where there is something else."""
+    """The numbers in an option's text; UsageError for anything else."""
     try:
         return [int(part) for part in text.split(separator)]
     except ValueError as error:

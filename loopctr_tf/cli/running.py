@@ -1,4 +1,4 @@
-"""A command's end: exit codes, and one line for whoever made a mistake."""
+"""How a command ends: its exit code, and one line for a caller's mistake."""
 
 import sys
 import traceback
@@ -18,8 +18,8 @@ def run_command(
 
     Args:
       command: reads its arguments from the command line.
-      name: what it is called.
-      mistake: the line that tells click's own errors; ``name: message`` where left out.
+      name: the name of the program.
+      mistake: makes the line for click's own errors; ``name: message`` by default.
     """
     try:
         command(prog_name=name, standalone_mode=False)
@@ -27,8 +27,8 @@ def run_command(
         click.echo(f"{name}: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        told = mistake(error) if mistake else f"{name}: {error.format_message()}"
-        click.echo(told, err=True)
+        line = mistake(error) if mistake else f"{name}: {error.format_message()}"
+        click.echo(line, err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{name}: interrupted", err=True)

@@ -17,11 +17,7 @@ from loopctr_tf.evaluation.exact import (
     normalized_entropy,
 )
 
-_KERAS = {
-    "Calibration": "loopctr_tf.evaluation.streaming",
-    "NormalizedEntropy": "loopctr_tf.evaluation.streaming",
-    "GroupAUC": "loopctr_tf.evaluation.group_auc",
-}
+_KERAS = ("Calibration", "GroupAUC", "NormalizedEntropy")
 
 __all__ = [
     "EPSILON",
@@ -41,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in _KERAS:
-        return getattr(importlib.import_module(_KERAS[name]), name)
+        return getattr(importlib.import_module("loopctr_tf.evaluation.keras_metrics"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

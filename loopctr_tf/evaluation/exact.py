@@ -1,11 +1,12 @@
 """Exact AUC, GAUC, normalised entropy, log-loss and calibration of a scored table, in NumPy.
 
-These are the numbers of every report; nothing here is binned or sampled. The three measures of the
+Every report uses these figures; nothing here is binned or sampled. The three measures of the
 LoopCTR paper (section 4.1) are AUC, GAUC and NE. All sums are float64.
 
 Labels are 0 or 1; labels, scores and probabilities have shape [n] or [n, 1] and are array-likes of
-NumPy, pandas or eager TensorFlow. Bad input raises `loopctr_tf.errors.UsageError`. A value that the
-data do not define, such as the AUC of rows that are all of one class, is NaN.
+NumPy, pandas or eager TensorFlow. A value that the data do not define, such as the AUC of rows of one
+class, is NaN. `UsageError` is raised for labels other than 0 and 1, unequal lengths, no rows, numbers
+that are not finite, and probabilities outside [0, 1].
 """
 
 import math
@@ -14,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from loopctr_tf.errors import UsageError
 
 EPSILON = 1e-7
 """Probabilities are clipped to [EPSILON, 1 - EPSILON] before their logarithm is taken.
 
-float32 cannot tell 1 - 1e-8 from 1, so a smaller bound would treat the two classes unequally.
+In float32, 1 - 1e-8 equals 1, so a smaller bound would treat the two classes unequally.
 """
 
 WEIGHTINGS = ("plain", "impressions", "clicks")
@@ -29,7 +31,7 @@ WEIGHTINGS = ("plain", "impressions", "clicks")
 
 @dataclass(frozen=True)
 class GAUCResult:
-    """A GAUC and what it rests on.
+    """A GAUC and the number of groups behind it.
 
     Attributes:
         value: the weighted mean of the groups' AUCs; NaN when no group has both classes.
@@ -42,37 +44,31 @@ class GAUCResult:
     groups_skipped: int
 
 
-def auc(labels, scores, sample_weight=None) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
     """The area under the ROC curve: P(positive scored above negative), ties counting half.
 
     Args:
         labels: 0 or 1, shape [n].
-        scores: any finite numbers that grow with the probability, shape [n].
+        scores: finite numbers that grow with the probability, shape [n].
         sample_weight: weights >= 0, shape [n]; all 1 when None. A pair of rows weighs the product
             of its two weights.
 
     Returns:
         The exact AUC, or NaN when the rows of positive weight are all of one class.
-
-    Raises:
-        UsageError: for labels other than 0 and 1, unequal lengths, no rows, numbers that are not
-            finite, or a negative weight.
     """
     labels = _labels(labels)
     scores = _floats("scores", scores, len(labels))
     weights = None
     if sample_weight is not None:
         weights = _floats("sample_weight", sample_weight, len(labels))
-        if weights.min() < 0:
-            raise UsageError(
-                f"sample_weight must not be negative, got {weights.min():g}; "
-                "drop the rows that should not count, or give them weight 0"
-            )
+        _require("sample_weight must not be negative", weights >= 0, weights, "give 0 or more")
     codes = np.zeros(len(labels), np.intp)
     return float(_auc_by_group(labels, scores, codes, 1, weights).auc[0])
 
 
-def gauc(labels, scores, groups, weighting: str = "plain") -> GAUCResult:
+def gauc(
+    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, weighting: str = "plain"
+) -> GAUCResult:
     """Group AUC: the AUC inside each group (user), averaged over groups.
 
     GAUC = sum_g w_g AUC_g / sum_g w_g over the groups that have both classes, where w_g is 1
@@ -82,90 +78,83 @@ def gauc(labels, scores, groups, weighting: str = "plain") -> GAUCResult:
 
     Args:
         labels: 0 or 1, shape [n].
-        scores: any finite numbers that grow with the probability, shape [n].
-        groups: the group of each row, shape [n]: strings, bytes, integers or other hashable values.
+        scores: finite numbers that grow with the probability, shape [n].
+        groups: the group of each row, shape [n]: strings, bytes, integers or other hashable values;
+            UsageError for a missing one.
         weighting: "plain", "impressions" or "clicks".
-
-    Raises:
-        UsageError: as `auc` does, and for a missing group or an unknown weighting.
     """
     if weighting not in WEIGHTINGS:
         raise UsageError(f"unknown weighting {weighting!r}; choose one of {', '.join(WEIGHTINGS)}")
     labels = _labels(labels)
     scores = _floats("scores", scores, len(labels))
-    codes, num_groups = _groups(groups, len(labels))
-    return _average(_auc_by_group(labels, scores, codes, num_groups), weighting)
+    return _average(_auc_by_group(labels, scores, *_groups(groups, len(labels))), weighting)
 
 
-def log_loss(labels, probabilities) -> float:
+def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean binary cross-entropy in nats, of probabilities clipped by `EPSILON`.
 
     Args:
         labels: 0 or 1, shape [n].
-        probabilities: predicted P(label = 1) in [0, 1], shape [n].
-
-    Raises:
-        UsageError: for labels other than 0 and 1, unequal lengths, no rows, or probabilities that
-            are not finite or lie outside [0, 1].
+        probabilities: predicted P(label = 1), shape [n].
     """
     labels = _labels(labels)
-    return _log_loss(labels, _probabilities(probabilities, len(labels)))
+    clipped = np.clip(_probabilities(probabilities, len(labels)), EPSILON, 1.0 - EPSILON)
+    return float(-np.log(np.where(labels == 1.0, clipped, 1.0 - clipped)).mean())
 
 
-def normalized_entropy(labels, probabilities) -> float:
+def normalized_entropy(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Normalised entropy: log-loss divided by the entropy of the empirical CTR; lower is better.
 
     NE = mean_i[-y_i log p_i - (1 - y_i) log(1 - p_i)] / [-c log c - (1 - c) log(1 - c)] with c the
     mean label (LoopCTR paper, section 4.1; He et al., "Practical Lessons from Predicting Clicks on
-    Ads at Facebook", ADKDD 2014, equation 1). Always predicting c gives 1. Probabilities are
-    clipped by `EPSILON`. NaN when all labels are equal, because their entropy is 0.
-
-    Arguments and errors are those of `log_loss`.
+    Ads at Facebook", ADKDD 2014, equation 1). Always predicting c gives 1. NaN when all labels are
+    equal, because their entropy is 0. The arguments are those of `log_loss`.
     """
-    labels = _labels(labels)
-    return _normalized_entropy(labels, _probabilities(probabilities, len(labels)))
+    loss, rate = log_loss(labels, probabilities), float(_labels(labels).mean())
+    if rate in (0.0, 1.0):
+        return math.nan
+    return loss / (-rate * math.log(rate) - (1.0 - rate) * math.log1p(-rate))
 
 
-def calibration(labels, probabilities) -> float:
-    """Mean predicted probability over mean label; above 1, too many clicks are promised.
+def calibration(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Mean predicted probability over mean label; above 1, the model predicts too many clicks.
 
     The definition is that of He et al. (ADKDD 2014, section 2). Nothing is clipped. NaN when no
-    label is 1. Arguments and errors are those of `log_loss`.
+    label is 1. The arguments are those of `log_loss`.
     """
     labels = _labels(labels)
-    return _calibration(labels, _probabilities(probabilities, len(labels)))
+    predicted, clicks = _probabilities(probabilities, len(labels)).sum(), float(labels.sum())
+    return float(predicted) / clicks if clicks else math.nan
 
 
-def evaluate_scores(labels, probabilities, groups) -> dict[str, float | int]:
-    """Every exact metric of one scored table, with one pass over the groups.
+def evaluate_scores(
+    labels: ArrayLike, probabilities: ArrayLike, groups: ArrayLike
+) -> dict[str, float | int]:
+    """Every exact metric of one scored table.
 
     Args:
         labels: 0 or 1, shape [n].
-        probabilities: predicted P(label = 1) in [0, 1], shape [n].
+        probabilities: predicted P(label = 1), shape [n].
         groups: the group (user) of each row, shape [n].
 
     Returns:
         Plain floats and ints: ``auc``, ``gauc`` (plain), ``gauc_impressions``, ``gauc_clicks``,
         ``ne``, ``log_loss``, ``calibration``, ``groups_used``, ``groups_skipped``, ``rows``.
-
-    Raises:
-        UsageError: as `log_loss` and `gauc` do.
     """
     labels = _labels(labels)
     probabilities = _probabilities(probabilities, len(labels))
-    codes, num_groups = _groups(groups, len(labels))
-    by_group = _auc_by_group(labels, probabilities, codes, num_groups)
-    averages = {weighting: _average(by_group, weighting) for weighting in WEIGHTINGS}
+    by_group = _auc_by_group(labels, probabilities, *_groups(groups, len(labels)))
+    plain = _average(by_group, "plain")
     return {
         "auc": auc(labels, probabilities),
-        "gauc": averages["plain"].value,
-        "gauc_impressions": averages["impressions"].value,
-        "gauc_clicks": averages["clicks"].value,
-        "ne": _normalized_entropy(labels, probabilities),
-        "log_loss": _log_loss(labels, probabilities),
-        "calibration": _calibration(labels, probabilities),
-        "groups_used": averages["plain"].groups_used,
-        "groups_skipped": averages["plain"].groups_skipped,
+        "gauc": plain.value,
+        "gauc_impressions": _average(by_group, "impressions").value,
+        "gauc_clicks": _average(by_group, "clicks").value,
+        "ne": normalized_entropy(labels, probabilities),
+        "log_loss": log_loss(labels, probabilities),
+        "calibration": calibration(labels, probabilities),
+        "groups_used": plain.groups_used,
+        "groups_skipped": plain.groups_skipped,
         "rows": len(labels),
     }
 
@@ -219,90 +208,50 @@ def _average(by_group: _GroupAUCs, weighting: str) -> GAUCResult:
     return GAUCResult(value, groups_used, len(used) - groups_used)
 
 
-def _log_loss(labels, probabilities) -> float:
-    clipped = np.clip(probabilities, EPSILON, 1.0 - EPSILON)
-    return float(-np.log(np.where(labels == 1.0, clipped, 1.0 - clipped)).mean())
-
-
-def _normalized_entropy(labels, probabilities) -> float:
-    rate = float(labels.mean())
-    if rate in (0.0, 1.0):
-        return math.nan
-    entropy = -rate * math.log(rate) - (1.0 - rate) * math.log1p(-rate)
-    return _log_loss(labels, probabilities) / entropy
-
-
-def _calibration(labels, probabilities) -> float:
-    clicks = float(labels.sum())
-    return float(probabilities.sum()) / clicks if clicks else math.nan
-
-
 def _labels(labels) -> np.ndarray:
-    """Labels as float64 of shape [n], checked to be 0 or 1."""
     labels = _floats("labels", labels)
-    bad = np.flatnonzero((labels != 0.0) & (labels != 1.0))
-    if bad.size:
-        raise UsageError(
-            f"labels must be 0 or 1, got {labels[bad[0]]:g} in row {bad[0]}; "
-            "turn them into clicks first, for example (rating >= 4)"
-        )
+    remedy = "turn them into clicks first, for example (rating >= 4)"
+    _require("labels must be 0 or 1", (labels == 0.0) | (labels == 1.0), labels, remedy)
     return labels
 
 
-def _probabilities(probabilities, rows: int) -> np.ndarray:
-    """Probabilities as float64 of shape [rows], checked to lie in [0, 1]."""
-    probabilities = _floats("probabilities", probabilities, rows)
-    bad = np.flatnonzero((probabilities < 0.0) | (probabilities > 1.0))
-    if bad.size:
-        raise UsageError(
-            f"probabilities must lie in [0, 1], got {probabilities[bad[0]]:g} in row {bad[0]}; "
-            "if these are logits, apply the sigmoid first"
-        )
-    return probabilities
+def _probabilities(values, rows: int) -> np.ndarray:
+    values = _floats("probabilities", values, rows)
+    remedy = "if these are logits, apply the sigmoid first"
+    _require("probabilities must lie in [0, 1]", (values >= 0.0) & (values <= 1.0), values, remedy)
+    return values
 
 
 def _floats(name: str, values, rows: int | None = None) -> np.ndarray:
-    """`values` as finite float64 of shape [n], and n == rows where rows is given."""
+    """`values` as finite float64 of shape [rows]."""
     try:
         values = np.asarray(values).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} must be numbers ({error}); convert them first") from None
     values = _column(name, values, rows)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if bad.size:
-        raise UsageError(
-            f"{name} must be finite, got {values[bad[0]]} in row {bad[0]} ({bad.size} such rows); "
-            "drop or repair these rows"
-        )
+    _require(f"{name} must be finite", np.isfinite(values), values, "drop or repair these rows")
     return values
 
 
 def _groups(groups, rows: int) -> tuple[np.ndarray, int]:
     """Integer codes of shape [rows], and the number of distinct groups."""
     if isinstance(groups, (list, tuple)):
-        groups = np.asarray(
-            groups, dtype=object
-        )  # np.asarray alone would make [1, "a"] all strings
+        groups = np.asarray(groups, object)  # without a dtype, [1, "a"] would become strings
     elif not isinstance(groups, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
         groups = np.asarray(groups)
-    codes, distinct = pd.factorize(_column("groups", groups, rows))
-    missing = np.flatnonzero(codes < 0)
-    if missing.size:
-        raise UsageError(
-            f"groups must not be missing, got none in row {missing[0]} ({missing.size} such rows); "
-            "drop these rows or give them a group of their own"
-        )
+    groups = _column("groups", groups, rows)
+    codes, distinct = pd.factorize(groups)
+    remedy = "drop these rows or give them a group of their own"
+    _require("groups must not be missing", codes >= 0, groups, remedy)
     return codes, len(distinct)
 
 
 def _column(name: str, values, rows: int | None):
-    """`values` of shape [n] or [n, 1] as [n], checked to be non-empty and of the right length."""
+    """`values` of shape [n] or [n, 1] as [n]; UsageError when n is 0 or differs from `rows`."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise UsageError(
-            f"{name} must have shape [rows], got {list(values.shape)}; pass one value a row"
-        )
+        raise UsageError(f"{name} must have shape [rows], got {list(values.shape)}; reshape it")
     if len(values) == 0:
         raise UsageError(f"{name} is empty, got 0 rows; metrics need at least one row")
     if rows is not None and len(values) != rows:
@@ -310,3 +259,11 @@ def _column(name: str, values, rows: int | None):
             f"{name} has {len(values)} rows but labels has {rows}; pass one value for each label"
         )
     return values
+
+
+def _require(rule: str, good: np.ndarray, values, remedy: str) -> None:
+    """UsageError that names the first row where `good` is False."""
+    bad = np.flatnonzero(~good)
+    if bad.size:
+        value = np.asarray(values)[bad[0]]
+        raise UsageError(f"{rule}, got {value} in row {bad[0]} ({bad.size} such rows); {remedy}")

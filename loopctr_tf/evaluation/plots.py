@@ -1,4 +1,4 @@
-"""All pictures, drawn in one place from plain data."""
+"""All plots, drawn from plain data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ def depth_plot(
     depths: Sequence[Mapping[str, Any]],
     references: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """AUC and GAUC by loops (rows of ``evaluation.depth_metrics``), with references as lines."""
+    """AUC and GAUC by loops, with references as lines; ``depths`` as of ``predict.evaluate_run``."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
     loops = [row["loops"] for row in depths]
+    model = depths[0].get("model", "LoopCTR")
     for axis, key, title in zip(axes, ("auc", "gauc"), ("AUC", "GAUC"), strict=True):
-        axis.plot(loops, [row[key] for row in depths], "o-", label="LoopCTR")
+        axis.plot(loops, [row[key] for row in depths], "o-", label=model)
         for index, (name, values) in enumerate((references or {}).items(), start=1):
-            axis.axhline(
-                values[key], linestyle="--", color=f"C{index}", label=name.replace("_", " ")
-            )
+            label = name.replace("_", " ")
+            axis.axhline(values[key], linestyle="--", color=f"C{index}", label=label)
         axis.set(title=f"{title} by loop depth, test", xlabel="inference loops", xticks=loops)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
@@ -33,35 +33,39 @@ def depth_plot(
 
 
 def training_plot(path: str | Path, history: Mapping[str, Sequence[float]]) -> None:
-    """Loss and AUC of every depth by epoch, training dashed and validation solid."""
+    """Loss and AUC of every head by epoch, training dashed and validation solid."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
     epochs = range(1, len(history["loss"]) + 1)
-    for axis, figure_name in zip(axes, ("loss", "auc"), strict=True):
-        depths = sorted(
-            int(name.split("_")[1])
-            for name in history
-            if name.startswith("loop_") and name.endswith(figure_name)
-        )
-        for depth in depths:
-            name = f"loop_{depth}_{figure_name}"
-            color, label = f"C{depth}", f"depth {depth}"
+    heads = [name.removesuffix("auc") for name in history if name.endswith("auc")]
+    heads = sorted(head for head in heads if not head.startswith("val_"))
+    titles = {"loss": "log-loss", "auc": "AUC (200 thresholds)"}
+    for axis, (metric, title) in zip(axes, titles.items(), strict=True):
+        for index, head in enumerate(heads):
+            name = head + metric  # "loop_0_auc", or "auc" of a model with one head
+            color, label = f"C{index}", head.replace("_", " ").strip() or None
             validated = f"val_{name}" in history
             trained_label = None if validated else label
             axis.plot(epochs, history[name], "--", color=color, alpha=0.6, label=trained_label)
             if validated:
                 axis.plot(epochs, history[f"val_{name}"], "o-", color=color, label=label)
-        title = {"loss": "log-loss", "auc": "AUC (200 thresholds)"}[figure_name]
         axis.set(title=f"{title}: train --, valid -", xlabel="epoch", xticks=list(epochs))
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    if heads != [""]:
+        axes[0].legend(fontsize=8)
     _save(figure, path)
 
 
-def history_plot(path: str | Path, sequences: Mapping[str, Mapping[str, Any]]) -> None:
-    """For each sequence and split the share of rows with at least so many events.
+def draw_description(folder: str | Path, found: Mapping[str, Any]) -> None:
+    """Draws the result of ``describe.describe``: histories, unknown values, and days if known."""
+    folder = Path(folder)
+    history_plot(folder / "history_lengths.png", found["sequences"])
+    unknown_plot(folder / "unknown_values.png", found["tables"])
+    if found["days"]:
+        days_plot(folder / "ctr_by_day.png", found["days"])
 
-    ``sequences`` as of ``describe.describe``.
-    """
+
+def history_plot(path: str | Path, sequences: Mapping[str, Mapping[str, Any]]) -> None:
+    """Per sequence and split, the share of rows with at least x events; of ``describe.describe``."""
     figure, axes = plt.subplots(
         1, len(sequences), figsize=(4.5 * len(sequences), 3.6), squeeze=False, sharey=True
     )
@@ -76,7 +80,7 @@ def history_plot(path: str | Path, sequences: Mapping[str, Mapping[str, Any]]) -
 
 
 def days_plot(path: str | Path, days: Mapping[str, Mapping[str, Sequence[int]]]) -> None:
-    """CTR and rows by day, a colour a split; ``days`` as of ``describe.describe``."""
+    """CTR and rows by day, one colour per split; ``days`` of ``describe.describe``."""
     figure, axes = plt.subplots(2, 1, figsize=(9, 5), sharex=True)
     for index, split in enumerate(("train", "valid", "test")):
         found = [(day, *by_split[split]) for day, by_split in days.items() if split in by_split]
@@ -95,10 +99,7 @@ def days_plot(path: str | Path, days: Mapping[str, Mapping[str, Sequence[int]]])
 
 
 def unknown_plot(path: str | Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
-    """For each table with a vocabulary the share of unknown values by split, and its size.
-
-    ``tables`` as of ``describe.describe``.
-    """
+    """Per table with a vocabulary, its size and the share of unknown values by split."""
     known = {name: found for name, found in tables.items() if found["vocabulary"] is not None}
     figure, axis = plt.subplots(figsize=(9, 1 + 0.5 * max(len(known), 2)))
     places = np.arange(len(known))

@@ -1,4 +1,4 @@
-"""Trivial references that a model must beat: item mean CTR and user + item logistic regression."""
+"""Simple references that a model must beat: item mean CTR and user + item logistic regression."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def reference_metrics(prepared: str | Path, item: str | None = None) -> dict[str
 
     Args:
       prepared: prepared folder.
-      item: column of the item's id; the first categorical item feature where left out.
+      item: column of the item's id; the first categorical item feature by default.
 
     Returns:
       Name -> metrics of ``metrics.evaluate_scores``.
@@ -56,7 +56,7 @@ def _item_column(schema: Schema) -> str:
         if feature.side == "item" and feature.type == "categorical":
             return feature.name
     raise UsageError(
-        "the schema has no categorical item feature to take for the item's id; give item="
+        "the schema has no categorical item feature that could be the item's id; give item="
     )
 
 

@@ -6,8 +6,6 @@ written last: a run without it did not end.
 """
 
 import json
-import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +59,3 @@ def read_metrics(run: str | Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UsageError(f"{str(run / METRICS)!r} is not JSON ({error}); train again") from error
-
-
-def json_text(values: Any) -> str:
-    """Indented JSON; NaN and infinities, which JSON has not, become null."""
-    return json.dumps(_finite(values), indent=2, allow_nan=False)
-
-
-def write_json(path: str | Path, values: Any) -> None:
-    """Writes :func:`json_text` under a temporary name first."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json_text(values) + "\n")
-    os.replace(temporary, path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

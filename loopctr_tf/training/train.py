@@ -15,10 +15,10 @@ from loopctr_tf.evaluation.predict import evaluate_run
 from loopctr_tf.features.dataset import data_errors, read_dataset
 from loopctr_tf.features.prepared import read_stats
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.files import require_new
+from loopctr_tf.files import require_new, write_json
 from loopctr_tf.models.objective import metric_name
 from loopctr_tf.training.optimizers import CatchUp, adamw
-from loopctr_tf.training.run_folder import BEST_WEIGHTS, CONFIG, METRICS, write_json
+from loopctr_tf.training.run_folder import BEST_WEIGHTS, CONFIG, METRICS
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 
 

@@ -52,9 +52,9 @@ TRAIN = [("u", "a", 1)] * 3 + [("u", "a", 0)] + [("u", "b", 1)] + [("u", "b", 0)
 @pytest.mark.parametrize(
     ("valid", "high"),
     [
-        # Items that are told apart ask for the weakest prior, one row: (3 + .5) / (4 + 1).
+        # Items that differ favour the weakest prior, one row: (3 + .5) / (4 + 1).
         ([("u", "a", 1), ("u", "b", 0)], 0.7),
-        # Items that are alike ask for the strongest, thirty rows: (3 + 15) / (4 + 30).
+        # Items that are alike favour the strongest, thirty rows: (3 + 15) / (4 + 30).
         ([("u", "a", 0), ("u", "a", 1), ("u", "b", 0), ("u", "b", 1)], 18 / 34),
     ],
 )
@@ -71,7 +71,7 @@ def test_item_mean_ctr_by_hand(metrics_of, valid, high):
     assert found["rows"] == 4
 
 
-def test_the_logistic_regression_tells_users_and_items_apart(metrics_of):
+def test_the_logistic_regression_separates_users_and_items(metrics_of):
     rng = np.random.default_rng(1)
 
     def rows(count):
@@ -96,7 +96,7 @@ def test_a_schema_without_an_item_asks_for_its_name(metrics_of):
     with pytest.raises(UsageError) as error:
         metrics_of(TRAIN, TRAIN, TRAIN, item_side="cross")
     assert str(error.value) == (
-        "the schema has no categorical item feature to take for the item's id; give item="
+        "the schema has no categorical item feature that could be the item's id; give item="
     )
 
 

@@ -43,18 +43,28 @@ def facts(**more) -> dict:
 
 def test_the_table_names_depths_as_the_paper_does():
     assert metrics_table([*depth_rows(DEPTHS, loops=3), ("made up", {"auc": 0.5})]) == (
-        "| | AUC | GAUC | NE | calibration |\n"
-        "|---|---|---|---|---|\n"
-        "| LoopCTR(0/3) | 0.7123 | 0.6500 | 0.9000 | 1.0000 |\n"
-        "| LoopCTR(1/3) | 0.7200 |  | 0.9000 | 0.9877 |\n"
-        "| made up | 0.5000 |  |  |  |"
+        "|              |    AUC |   GAUC |     NE |   calibration |\n"
+        "|:-------------|-------:|-------:|-------:|--------------:|\n"
+        "| LoopCTR(0/3) | 0.7123 | 0.6500 | 0.9000 |        1.0000 |\n"
+        "| LoopCTR(1/3) | 0.7200 |        | 0.9000 |        0.9877 |\n"
+        "| made up      | 0.5000 |        |        |               |"
     )
+
+
+def test_rows_are_named_by_model_and_head():
+    rows = [
+        {"model": "StackCTR", "head": "loop_2", "loops": 2, "auc": 0.7},
+        {"model": "DLRM", "head": "", "auc": 0.6},
+        {"model": "MMoE", "head": "buy", "auc": 0.6},
+    ]
+    assert [name for name, _ in depth_rows(rows, loops=3)] == ["StackCTR(2/3)", "DLRM", "MMoE buy"]
+    assert [name for name, _ in depth_rows(rows)] == ["StackCTR(2)", "DLRM", "MMoE buy"]
 
 
 def test_the_json_holds_all_facts_and_no_nan(tmp_path):
     write_report(tmp_path, "Title", facts(best_epoch=2), [], loops=3)
     text = (tmp_path / "report.json").read_text()
-    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found["depths"] == [DEPTHS[0], {**DEPTHS[1], "gauc": None}]
     assert found["references"] == REFERENCES
     assert found["served_max_abs_diff"] == 1.23e-7
@@ -63,15 +73,15 @@ def test_the_json_holds_all_facts_and_no_nan(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
 
 
-def test_the_page_tells_depths_references_serving_and_times(tmp_path):
+def test_the_page_has_depths_references_serving_and_times(tmp_path):
     serving = {"rows_per_call": 100, "p50_ms": 5.04, "p99_ms": 9.96, "rows_per_s": 19841.2}
     text = write_report(tmp_path, "A title", facts(serving=serving), ["a note"], loops=3)
     assert (tmp_path / "report.md").read_text() == text
     lines = text.splitlines()
     assert lines[0] == "# A title"
     assert lines[2].startswith("12,345 parameters. Test split")
-    assert "| item mean ctr | 0.6000 | 0.5500 | 0.9500 | 1.1000 |" in lines
-    assert "- largest difference between a served and a Keras probability: 1.2e-07" in lines
+    assert "| item mean ctr | 0.6000 | 0.5500 | 0.9500 |        1.1000 |" in lines
+    assert "- largest difference between a served probability and Keras's: 1.2e-07" in lines
     called = "- one call of 100 rows: p50 5.0 ms, p99 10.0 ms; 19,841 rows/s over gRPC"
     assert called in lines
     assert lines.index("- prepare: 1.2") + 1 == lines.index("- train: 60.0")
@@ -88,13 +98,13 @@ def drawn(tmp_path, monkeypatch):
     """The lines of each axis of a figure, by label, and its file."""
 
     def call(draw, *arguments):
-        kept = []
-        monkeypatch.setattr(plots.plt, "close", kept.append)
+        closed = []
+        monkeypatch.setattr(plots.plt, "close", closed.append)
         path = tmp_path / "plot.png"
         draw(path, *arguments)
         monkeypatch.undo()
         assert Path(path).read_bytes().startswith(PNG)
-        (figure,) = kept
+        (figure,) = closed
         lines = [
             [(line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in a.lines]
             for a in figure.axes
@@ -124,15 +134,27 @@ def test_the_training_plot_shows_every_depth_of_both_splits(drawn):
     assert [line[2] for line in auc] == [
         HISTORY[name] for name in ("loop_0_auc", "val_loop_0_auc", "loop_1_auc", "val_loop_1_auc")
     ]
-    assert loss[1] == ("depth 0", [1, 2], [0.70, 0.63])
+    assert loss[1] == ("loop 0", [1, 2], [0.70, 0.63])
+
+
+def test_the_training_plot_of_a_model_with_one_head(drawn):
+    history = {
+        "loss": [0.7, 0.6],
+        "auc": [0.5, 0.6],
+        "val_loss": [0.8, 0.7],
+        "val_auc": [0.5, 0.55],
+    }
+    _, (loss, auc) = drawn(training_plot, history)
+    assert [line[2] for line in loss] == [history["loss"], history["val_loss"]]
+    assert [line[2] for line in auc] == [history["auc"], history["val_auc"]]
 
 
 def test_the_training_plot_does_without_validation(drawn):
     history = {name: v for name, v in HISTORY.items() if not name.startswith("val_")}
     _, (loss, auc) = drawn(training_plot, history)
     assert [(label, values) for label, _, values in loss] == [
-        ("depth 0", HISTORY["loop_0_loss"]),
-        ("depth 1", HISTORY["loop_1_loss"]),
+        ("loop 0", HISTORY["loop_0_loss"]),
+        ("loop 1", HISTORY["loop_1_loss"]),
     ]
     assert len(auc) == 2
 

@@ -89,12 +89,3 @@ def test_a_loaded_model_scores_as_the_one_that_was_saved(run, trained):
     again, config = runs.load_run(run)
     assert config.model.loops == 2
     np.testing.assert_array_equal(again(features), trained(features))
-
-
-def test_json_has_no_nan():
-    values = {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": (float("-inf"), 2)}}
-    assert json.loads(runs.json_text(values)) == {
-        "a": None,
-        "b": [1.5, None],
-        "c": {"d": [None, 2]},
-    }
