@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from loopctr_tf.bench.flops import forward_work, training_work
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.training.settings import TrainingConfig
 from loopctr_tf.training.train import compile_model
 
@@ -43,7 +44,8 @@ def module_text(path, module):
 
 
 def small_model(**settings):
-    return gpu_roofline_export.roofline_model(LoopCTRConfig(**SIZES, **settings), HISTORY)
+    config = LoopCTRConfig(**SIZES, **settings)
+    return gpu_roofline_export.roofline_model(config, ExecutionConfig(), HISTORY)
 
 
 def of_main(text):

@@ -135,9 +135,9 @@ def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
     model = tiny_model(**settings)
     model.compile(lc.optimizers.adamw(0.02, clip_norm=1.0, **optimizer), run_eagerly=True)
     rows = random_batch(12, schema=compact_schema())
-    losses = [model.train_on_batch(*rows, return_dict=True)["loss"] for _ in range(2)]
+    losses = [model.train_on_batch(*rows, return_dict=True)["loss"] for _ in range(3)]
     assert np.all(np.isfinite(losses))
-    assert losses[-1] < losses[0] - 0.02
+    assert losses[-1] < losses[0] - 0.05
     assert {weight.dtype for weight in model.weights} == {tf.float32}
     if optimizer or model.execution.xla:
         return

@@ -183,8 +183,10 @@ def test_foreign_states_are_refused():
 @pytest.mark.parametrize("loops", [0, 2])
 def test_padding_of_a_state_changes_nothing(model, sides, loops):
     user, items, _ = sides
-    user = user | {name: value[:, :3] for name, value in user.items() if "history_" in name}
-    user["history_length"] = tf.minimum(sides[0]["history_length"], 3)
+    user = {
+        n: v[:, :3] if n.startswith("history") and v.shape.rank > 1 else v for n, v in user.items()
+    }
+    user["history_length"] = tf.minimum(user["history_length"], 3)
     cache = encoded(model, user, loops)
     specs = model.state_specs(f"loop_{loops}", tf.float32)
     wide = {name: _stored(cache[name], spec) for name, spec in specs.items()}
