@@ -23,7 +23,8 @@ import tensorflow as tf
 import tf_keras as keras
 from gpu_roofline import INDEX, distance, made_up
 
-from loopctr_tf.bench.flops import forward_work, training_work
+from loopctr_tf.bench.flops import flops_of, training_flops
+from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.layers import balance_loss
 from loopctr_tf.models import LoopCTR
@@ -167,9 +168,9 @@ def computed(model: LoopCTR, name: str) -> list[np.ndarray]:
 
 def write(folder: Path, name: str, model: LoopCTR, rows: int, reference: list) -> dict:
     """Writes both modules of a program; the index's entry. Leaves made-up weights in the model."""
-    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
+    ((row, _),) = batch = made_up_batches(model.schema, 1)
     forward = name == "forward"
-    flops = forward_work(model, lengths, 0).row if forward else training_work(model, lengths)
+    flops = flops_of(model.score, row, loops=0) if forward else training_flops(model, batch)
     entry = {
         "program": name,
         "dtype": model.compute_dtype,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.flops import ranking_flops
 from loopctr_tf.bench.session import check_depths, check_least, run_signature, write_export
 from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
@@ -137,13 +137,12 @@ def _size(folder: Path) -> int:
 def _paths(model, session, shape, depth, count, seconds, report) -> None:
     user, items = user_features(model.schema, 1), candidate_features((1, count))
     state = run_signature(session, f"encode_user_loop_{depth}", user)
-    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
-    work = forward_work(model, lengths, depth)
+    encode, score = ranking_flops(model, user, candidate_features((1, 1)), depth)
     paths = {
-        "pointwise": (f"loop_{depth}", rows_of(user, items), count * work.row),
-        "rank": (f"rank_loop_{depth}", {**user, **items}, work.user + count * work.candidate),
-        "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * work.candidate),
-        "encode_user": (f"encode_user_loop_{depth}", user, work.user),
+        "pointwise": (f"loop_{depth}", rows_of(user, items), count * (encode + score)),
+        "rank": (f"rank_loop_{depth}", {**user, **items}, encode + count * score),
+        "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * score),
+        "encode_user": (f"encode_user_loop_{depth}", user, encode),
     }
     times, rates = machine.beside_matmul_rate(
         lambda: {

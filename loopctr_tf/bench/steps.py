@@ -1,13 +1,11 @@
 """Training steps on batches that lie in memory: what benchmarks of training call."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from loopctr_tf.bench.flops import training_work
 from loopctr_tf.bench.workload import candidate_features, user_features
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.dataset import data_errors, read_dataset
@@ -82,16 +80,6 @@ def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
         )
         for sequence in schema.sequences
     }
-
-
-def mean_training_work(model, lengths: dict[str, np.ndarray]) -> float:
-    """Operations of a step per row: the mean over rows, of which each counts its own events."""
-    rows = Counter(zip(*lengths.values(), strict=True)) if lengths else Counter({(): 1})
-    total = sum(
-        count * training_work(model, dict(zip(lengths, map(int, row), strict=True)))
-        for row, count in rows.items()
-    )
-    return total / sum(rows.values())
 
 
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:

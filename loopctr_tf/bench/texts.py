@@ -13,7 +13,7 @@ def train_text(found: Mapping[str, Any]) -> str:
             f"{found['examples_per_s']:,.0f} examples/s; a step of {found['batch_size']:,} rows takes "
             f"{found['p50_ms']:,.1f} ms (p95 {found['p95_ms']:,.1f} ms; {found['calls']} steps), the "
             f"first one {found['first_step_s']:.1f} s",
-            f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example (active experts, real events): "
+            f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example (active experts, padding included): "
             f"{found['share_of_matmul_rate']:.0%} of this machine's {_rates(found)}",
             f"peak memory {bytes_in_words(found['peak_memory_bytes'])}, in the timed steps "
             f"{bytes_in_words(found['steps_memory_bytes'])}; {found['parameters']:,} parameters",

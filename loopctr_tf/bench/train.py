@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loopctr_tf.bench import machine
+from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.kinds import OPTIMIZER
 from loopctr_tf.bench.profile import calls_for, where_time_goes
 from loopctr_tf.bench.session import check_least
@@ -12,7 +13,6 @@ from loopctr_tf.bench.steps import (
     TrainingSteps,
     history_lengths,
     made_up_batches,
-    mean_training_work,
     padded_lengths,
     prepared_batches,
 )
@@ -42,8 +42,8 @@ def bench_train(
       seconds: to measure for, five steps at least, after three warm-up steps.
 
     Returns:
-      ``examples_per_s`` (median step), ``flops_per_example`` (active experts and real events only,
-      mean over rows), ``matmul_rate`` and its parts (see
+      ``examples_per_s`` (median step), ``flops_per_example`` (active experts only, padding
+      included), ``matmul_rate`` and its parts (see
       :func:`~loopctr_tf.bench.machine.beside_matmul_rate`), ``share_of_matmul_rate``, quantiles of a
       step, ``peak_memory_bytes`` (of the process, tracing and building included),
       ``steps_memory_bytes`` (at most in the timed steps, where the system tells), ``first_step_s``,
@@ -67,11 +67,12 @@ def bench_train(
     step()
     first = time.perf_counter() - start
     peak = machine.peak_memory_bytes()
+    flops = training_flops(model, batches)
     machine.forget_peak_memory()
     times, rates = machine.beside_matmul_rate(lambda: repeated(step, seconds), model.compute_dtype)
     in_steps = machine.peak_memory_bytes()
     lengths = history_lengths(schema, batches)
-    found = speeds(times, batch_size, mean_training_work(model, lengths), rates)
+    found = speeds(times, batch_size, flops, rates)
     return {
         **found,
         "peak_memory_bytes": max(peak, in_steps),

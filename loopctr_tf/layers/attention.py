@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import build, flat, linear, reshape_last, stable_dtype
+from loopctr_tf.layers.counting import record_product
 from loopctr_tf.layers.frozen import made_of_weights
 from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
@@ -51,6 +52,7 @@ def ask(x: tf.Tensor, kernel: tf.Tensor, heads: int, like: tf.Tensor) -> tf.Tens
 
     # Scale and ones cost nothing in the weights: product and bias are one kernel.
     ones = tf.constant(([0] * width + [1]) * heads, x.dtype)
+    record_product(x.shape, -heads)  # the ones
     rows = tf.nn.bias_add(linear(x, made_of_weights(kernel, "scaled_query", scaled)), ones)
     return split_heads(rows, heads, like)
 
@@ -115,6 +117,8 @@ def attend(queries: tf.Tensor, shared: KeysValues, own: KeysValues | None = None
         if shared.some is not None:
             read *= shared.some[:, None, None, None]
         return _shaped(read, outer, shape)
+    for keys in (shared.keys, own.keys):
+        record_product(outer, 2 * width, keys.shape[-2])
     logits = [
         _shaped(tf.matmul(rows, shared.keys, transpose_b=True), outer, shape),
         tf.matmul(queries, own.keys, transpose_b=True),
@@ -141,6 +145,7 @@ def _softmax(logits: tf.Tensor) -> tf.Tensor:
 @tf.custom_gradient
 def _attended(queries, keys, values):
     """softmax(Q K^T) V, whose backward pass goes over the weights once between its products."""
+    record_product(queries.shape[:-1], 2 * values.shape[-1], keys.shape[-2])
     weights = _softmax(tf.matmul(queries, keys, transpose_b=True))
     read = tf.matmul(weights, values)
 
