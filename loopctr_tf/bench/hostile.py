@@ -4,7 +4,7 @@ Each is a good request with one thing wrong. A server must answer all of them wi
 and good requests as before.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -13,6 +13,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, is_length
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring import Signature, tensors
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -120,6 +121,11 @@ def _surplus(name: str, rename: bool = False):
     return change
 
 
+def _uneven(spoil: Callable[[np.ndarray], np.ndarray]):
+    change = _array(spoil)
+    return lambda request, s: change(request, s) if len(request.inputs) > 1 else None
+
+
 def _uneven_candidates(request, signature):
     if len(signature.candidates) < 2:
         return None
@@ -154,8 +160,8 @@ HOSTILE: dict[str, Hostile] = {
     "wrong type": Hostile(_array(lambda a: np.zeros(a.shape, _OTHER_TYPE[a.dtype.kind]))),
     "one axis too many": Hostile(_array(lambda a: a[..., None])),
     "no axis": Hostile(_array(lambda a: a.ravel()[:1].reshape(()))),
-    "fewer rows in one input": Hostile(_array(lambda a: a[:0])),
-    "more rows in one input": Hostile(_array(lambda a: np.concatenate([a, a[:1]]))),
+    "fewer rows in one input": Hostile(_uneven(lambda a: a[:0])),
+    "more rows in one input": Hostile(_uneven(lambda a: np.concatenate([a, a[:1]]))),
     "fewer candidates in one input": Hostile(_uneven_candidates),
     "numbers cut short": Hostile(
         _tensor(lambda p: setattr(p, "tensor_content", p.tensor_content[:-1]), "fi")
@@ -200,12 +206,16 @@ def spoilt(
 
 
 def bench_hostile(
-    endpoint: Endpoint, repairs: bool = False, say: Callable[[str], None] = lambda line: None
+    endpoint: Endpoint,
+    schema: Schema | None = None,
+    repairs: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Sends every hostile request once to each signature for Predict that needs no user's state.
 
     Args:
       endpoint: the model.
+      schema: of the export, to spoil tf.Examples as well.
       repairs: the export repairs bad input, so that impossible values are answered.
       say: takes lines about progress.
 
@@ -213,7 +223,7 @@ def bench_hostile(
       ``target``, ``requests``, ``signatures`` and ``problems``: a line for each request that was
       answered wrongly, and for each signature that no longer answers good requests as before.
     """
-    requests, problems, sent = Requests(endpoint), [], 0
+    requests, problems, sent = Requests(endpoint, schema), [], 0
     good = good_requests(requests)
     with endpoint.channel() as channel:
         for name, request in good.items():
@@ -241,11 +251,19 @@ def bench_hostile(
 
 
 def good_requests(requests: Requests) -> dict[str, PredictRequest]:
-    """A small Predict request by signature, for all that take features alone."""
+    """A small Predict request by signature, for all that need no user's state.
+
+    Those that take tf.Examples are left out without a schema.
+    """
     found = {}
     for name, signature in sorted(requests.signatures.items()):
-        if not any(alias in ("inputs", "state_version") for alias in signature.inputs):
-            found[name] = requests.predict(name, requests.features(name, 2, 5, HISTORY))
+        if "inputs" in signature.inputs and requests.schema is not None:
+            arrays = {"inputs": np.array(requests.examples(2, HISTORY), object)}
+        elif "inputs" in signature.inputs or "state_version" in signature.inputs:
+            continue
+        else:
+            arrays = requests.features(name, 2, 5, HISTORY)
+        found[name] = requests.predict(name, arrays)
     return found
 
 
@@ -257,22 +275,13 @@ def status_of(call: Callable[..., bytes], payload: bytes, *timeout: float):
         return error.code(), " ".join((error.details() or "").split())[:200]
 
 
-def outputs_of(response: bytes) -> tuple[int, Mapping[str, np.ndarray]]:
-    """The version that answered a Predict request, and its outputs."""
-    message = PredictResponse.FromString(response)
-    arrays = {name: tensors.to_array(proto) for name, proto in message.outputs.items()}
-    return message.model_spec.version.value, arrays
-
-
 def alike(one: bytes | str, other: bytes | str) -> bool:
-    """Whether two answers are of one version and hold the same outputs, up to rounding."""
+    """Whether two answers to a Predict request hold the same outputs, up to rounding."""
     if isinstance(one, str) or isinstance(other, str):
         return False
-    (version, first), (other_version, second) = outputs_of(one), outputs_of(other)
-    if version != other_version or first.keys() != second.keys():
-        return False
-    pairs = [(first[name], second[name]) for name in first]
-    return all(
+    first, second = (PredictResponse.FromString(answer).outputs for answer in (one, other))
+    pairs = [(tensors.to_array(first[n]), tensors.to_array(second[n])) for n in first]
+    return first.keys() == second.keys() and all(
         a.shape == b.shape
         and (np.allclose(a, b, 1e-5, 1e-5) if a.dtype.kind == "f" else (a == b).all())
         for a, b in pairs

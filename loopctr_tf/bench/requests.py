@@ -95,7 +95,7 @@ class Requests:
     """
 
     def __init__(self, endpoint: Endpoint, schema: Schema | None = None, seed: int = 0):
-        self._endpoint, self._schema = endpoint, schema
+        self._endpoint, self.schema = endpoint, schema
         self.signatures = endpoint.signatures()
         self._fields = {} if schema is None else {f.name: f for f in schema.all_fields()}
         self._rng = np.random.default_rng(seed)
@@ -113,7 +113,7 @@ class Requests:
         """
         if name in EXAMPLES:
             request = EXAMPLES[name]()
-            for example in self._examples(candidates, history):
+            for example in self.examples(candidates, history):
                 request.input.example_list.examples.add().MergeFromString(example)
             request.model_spec.name = self._endpoint.name
             request.model_spec.signature_name = name
@@ -160,8 +160,8 @@ class Requests:
 
     def _events(self, signature: Signature) -> set[str]:
         """Inputs that hold events; without a schema, those with an axis that could be of events."""
-        if self._schema is not None:
-            return {f.name for sequence in self._schema.sequences for f in sequence.fields}
+        if self.schema is not None:
+            return {f.name for sequence in self.schema.sequences for f in sequence.fields}
         inputs = signature.inputs.items()
         stems = [a.removesuffix("_length") + "_" for a, info in inputs if is_length(a, info)]
         wide = {a for a, info in inputs if info.rank > 1 and a not in signature.candidates}
@@ -175,20 +175,21 @@ class Requests:
             values = self._rng.normal(field.mean, field.std, shape)
             values = np.expm1(np.abs(values)) if field.transform == "log1p" else values
             return values.astype(info.dtype)
-        known = () if field is None else self._schema.table(field.table).vocabulary or ()
+        known = () if field is None else self.schema.table(field.table).vocabulary or ()
         ids = list(known) or list(range(1, _IDS + 1))
         pool = np.array([str(i) for i in ids] if info.is_string else ids, info.dtype)
         return pool[self._rng.integers(0, len(pool), shape)]
 
-    def _examples(self, rows: int, history: int) -> list[bytes]:
-        if self._schema is None:
+    def examples(self, rows: int, history: int) -> list[bytes]:
+        """Serialized tf.Examples."""
+        if self.schema is None:
             raise UsageError(
                 "classify and regress take tf.Examples; give the export's assets/schema.yaml with "
                 "--schema"
             )
         drawn = self.features("serving_default", rows, 1, history)
         columns = {}
-        for field in self._schema.all_fields():
+        for field in self.schema.all_fields():
             array = drawn[field.name]
             width = int(np.prod(array.shape[1:]))
             splits = np.arange(rows + 1) * width if array.ndim > 1 else None

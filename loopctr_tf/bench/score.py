@@ -33,7 +33,7 @@ def bench_score(
       depths: loops i.
       history, long_history: events of a row.
       seconds: for each figure; five calls at least.
-      say: is told what is being done.
+      say: takes lines about progress.
 
     Returns:
       ``scoring``: a row for each depth and batch size with ``loops``, ``batch_size``,

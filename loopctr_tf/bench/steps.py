@@ -1,4 +1,4 @@
-"""Training steps on batches that lie in memory: what benchmarks of training call."""
+"""Training steps on batches in memory, for the benchmarks of training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,12 @@ _BATCHES = 16
 
 
 class TrainingSteps:
-    """A call is one step of ``model``, on the next one of ``batches``; it returns the loss.
+    """Each call runs one step of ``model`` on the next batch and returns the loss.
 
     Args:
       model: not compiled yet.
       training: what it is compiled with.
-      batches: of (features, label), taken again and again.
+      batches: of (features, label), repeated.
     """
 
     def __init__(self, model, training: TrainingConfig, batches: Sequence):
@@ -34,7 +34,7 @@ class TrainingSteps:
         self._rows = iter(_again_and_again(batches))
 
     def __call__(self) -> float:
-        """One step, to its end."""
+        """Runs one step and waits for it."""
         return float(self._step(self._rows)["loss"])
 
 
@@ -83,7 +83,7 @@ def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
 
 
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:
-    """Without passing through Python; shapes unknown, as those of batches that are read."""
+    """Repeats without passing through Python, with unknown shapes, like batches from files."""
     datasets = [tf.data.Dataset.from_tensors(batch).map(_of_unknown_shape) for batch in batches]
     joined = datasets[0]
     for dataset in datasets[1:]:

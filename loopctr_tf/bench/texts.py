@@ -221,3 +221,55 @@ def input_text(found: Mapping[str, Any]) -> str:
         f"{found['examples_per_s']:,.0f} examples/s in batches of {found['batch_size']:,}; "
         f"peak memory {bytes_in_words(found['peak_memory_bytes'])}"
     )
+
+
+def load_text(report: Mapping[str, Any]) -> str:
+    """What :func:`~loopctr_tf.bench.load.bench_load` found."""
+    rows = [
+        {
+            **run,
+            **{key: "-" if run[key] is None else f"{run[key]:.2f}" for key in run if "_ms" in key},
+            "errors": ", ".join(f"{code} {n}" for code, n in sorted(run["errors"].items())) or "0",
+        }
+        for run in report["runs"]
+    ]
+    columns = {
+        "clients": "{clients}",
+        **{f"p{p} ms": f"{{p{p}_ms}}" for p in (50, 95, 99)},
+        "requests/s": "{requests_per_s:,.1f}",
+        "candidates/s": "{candidates_per_s:,.0f}",
+        "errors": "{errors}",
+    }
+    loop = "closed loop"
+    if report["rate"] is not None:
+        loop = f"open loop, {report['rate']:g} requests/s"
+        columns["not sent in time"] = "{unsent}"
+    return (
+        f"{report['signature']} of {report['model']} at {report['target']}: "
+        f"{report['candidates']} candidates, history {report['history']}, "
+        f"{report['request_bytes']:,} bytes a request, {loop}\n\n{table(rows, columns)}"
+    )
+
+
+def hostile_text(report: Mapping[str, Any]) -> str:
+    """What :func:`~loopctr_tf.bench.hostile.bench_hostile` found."""
+    sent = f"{report['requests']} hostile requests to {', '.join(report['signatures'])}"
+    return "\n".join([f"{sent} at {report['target']}", *_verdict(report)])
+
+
+def soak_text(report: Mapping[str, Any]) -> str:
+    """What :func:`~loopctr_tf.bench.soak.bench_soak` found."""
+    codes = ", ".join(f"{code} {n:,}" for code, n in sorted(report["requests"].items()))
+    memory = ", ".join(f"{when} {mb:,.0f} MiB" for when, mb in report["memory_mb"].items())
+    return "\n".join(
+        [
+            f"{report['seconds']:g} s, {report['clients']} clients; requests by status: {codes}",
+            f"{len(report['swaps'])} versions swapped, {report['broken_versions']} broken refused",
+            f"resident memory of the server: {memory}",
+            *_verdict(report),
+        ]
+    )
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    return [f"PROBLEM {line}" for line in report["problems"]] or ["All was right."]

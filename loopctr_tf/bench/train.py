@@ -34,7 +34,7 @@ def bench_train(
     """Measures training steps on this machine's default device.
 
     Args:
-      config: of model and training; ``batch_size`` stands for the one in it.
+      config: of model and training; ``batch_size`` replaces the one in it.
       prepared: a prepared folder; its training split is read into memory before the clock starts.
         None makes up rows with full histories.
       batch_size: rows a step.
@@ -45,8 +45,8 @@ def bench_train(
       ``examples_per_s`` (median step), ``flops_per_example`` (active experts only, padding
       included), ``matmul_rate`` and its parts (see
       :func:`~loopctr_tf.bench.machine.beside_matmul_rate`), ``share_of_matmul_rate``, quantiles of a
-      step, ``peak_memory_bytes`` (of the process, tracing and building included),
-      ``steps_memory_bytes`` (at most in the timed steps, where the system tells), ``first_step_s``,
+      step, ``peak_memory_bytes`` (of the process, with tracing and building),
+      ``steps_memory_bytes`` (peak in the timed steps, on Linux), ``first_step_s``,
       ``where_time_goes`` (see :func:`~loopctr_tf.bench.profile.where_time_goes`), ``batch_size``,
       ``mean_lengths``, ``padded_lengths``, ``parameters``, ``machine``, ``settings``, ``training``.
 
