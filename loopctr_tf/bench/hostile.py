@@ -137,17 +137,13 @@ def _uneven_candidates(request, signature):
 
 HOSTILE: dict[str, Hostile] = {
     "unknown model": Hostile(_spec(name="nobody"), MISSING),
-    "model name of 10 MB": Hostile(_spec(name=_LONG), MISSING),
     "unknown version": Hostile(_version, MISSING),
     "unknown label": Hostile(_spec(version_label="no such label")),
-    "unknown signature": Hostile(
-        _spec(signature_name="nope"), grpc.StatusCode.FAILED_PRECONDITION
-    ),
+    "unknown signature": Hostile(_spec(signature_name="nope"), grpc.StatusCode.FAILED_PRECONDITION),
     "no model": Hostile(_spec(clear=("model_spec",))),
     "unknown output": Hostile(_outputs("nope")),
     "output asked for twice": Hostile(_outputs()),
     "not a message": Hostile(lambda request, signature: b"\xff" * 40),
-    "message cut short": Hostile(lambda request, signature: request.SerializeToString()[:-1]),
     "unknown method": Hostile(
         lambda request, signature: request, grpc.StatusCode.UNIMPLEMENTED, "NoSuchMethod"
     ),
@@ -176,9 +172,7 @@ HOSTILE: dict[str, Hostile] = {
     "300 axes": Hostile(_sizes(*[1] * 300)),
     "unknown rank": Hostile(_tensor(lambda p: setattr(p.tensor_shape, "unknown_rank", True))),
     "no type": Hostile(_tensor(lambda p: setattr(p, "dtype", types_pb2.DT_INVALID))),
-    "type of another program": Hostile(_tensor(lambda p: setattr(p, "dtype", 999))),
     "NaN": Hostile(_filled(np.nan, "f"), in_graph=True),
-    "infinity": Hostile(_filled(-np.inf, "f"), in_graph=True),
     "negative length": Hostile(_filled(-1, "i", is_length), in_graph=True),
     "length beyond the data": Hostile(_filled(2**31 - 1, "i", is_length), in_graph=True),
     "negative refine_top_k": Hostile(
@@ -241,7 +235,9 @@ def bench_hostile(
                     )
             after = status_of(endpoint.call(channel), payload)
             if before[0] is not grpc.StatusCode.OK or not alike(before[1], after[1]):
-                problems.append(f"{name}: a good request is not answered as before: {after[0].name}")
+                problems.append(
+                    f"{name}: a good request is not answered as before: {after[0].name}"
+                )
     return {
         "target": endpoint.target,
         "requests": sent,

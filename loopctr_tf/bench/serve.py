@@ -18,7 +18,14 @@ import numpy as np
 
 from loopctr_tf.bench import machine
 from loopctr_tf.bench.flops import ranking_flops
-from loopctr_tf.bench.session import MODEL, check_depths, check_least, run_signature, served, write_export
+from loopctr_tf.bench.session import (
+    MODEL,
+    check_depths,
+    check_least,
+    run_signature,
+    served,
+    write_export,
+)
 from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
 from loopctr_tf.errors import UsageError

@@ -52,14 +52,14 @@ def test_where_the_time_goes_by_depth(report):
 def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     several = score_text(report).split("\n\n")
     assert several[0].startswith("Rows of 4 events scored one by one, in process")
-    assert several[1].splitlines()[0].startswith("| loops | rows | p50 ms ")
+    assert several[1].split()[:7] == "| loops | rows | p50 ms".split()
     assert len(several[1].splitlines()) == 2 + 4
     heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
     assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]
     one = score_text({**report, "long_history": 5, "scoring": report["scoring"][:1]})
     assert one.startswith("Rows of 4+5 events scored")
     assert "Where a call's time goes: " in one
-    assert "| ms a call | operations |" in one
+    assert " ms a call | " in one
 
 
 @pytest.mark.parametrize(
