@@ -62,7 +62,7 @@ _TYPES = {
 }
 _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 
-# Operations of which activations and softmax consist, forward and backward, are in a scope of their name.
+# The operations of activations and softmax, forward and backward, are in a scope of that name.
 _SCOPES = {
     "gelu": ACTIVATION,
     "silu": ACTIVATION,

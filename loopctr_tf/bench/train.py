@@ -36,7 +36,7 @@ def bench_train(
     Args:
       config: of model and training; ``batch_size`` replaces the one in it.
       prepared: a prepared folder; its training split is read into memory before the clock starts.
-        None makes up rows with full histories.
+        By default rows are made up, with full histories.
       batch_size: rows a step.
       history, long_history: events of made-up rows.
       seconds: to measure for, five steps at least, after three warm-up steps.

@@ -90,7 +90,7 @@ def bench():
 )
 @click.option("--candidates", default="100,500,2000", show_default=True, help="Numbers N.")
 @click.option("--loops", default="0,1,2,3", show_default=True, help="Depths.")
-@click.option("--clients", default="1,4,16", show_default=True, help="Callers at the same time.")
+@click.option("--clients", default="1,4,16", show_default=True, help="Concurrent callers.")
 @seconds_option(1.0, "For each figure.")
 @click.option(
     "--set",
@@ -126,7 +126,9 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
 
 @bench.command("train")
 @click.option(
-    "--prepared", type=click.Path(path_type=Path), help="Rows of a prepared folder; else made up."
+    "--prepared",
+    type=click.Path(path_type=Path),
+    help="Rows of a prepared folder; made up by default.",
 )
 @HISTORY
 @LONG_HISTORY
@@ -137,8 +139,8 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
 def bench_training(prepared, history, long_history, batch_size, seconds, overrides, as_json):
     """Training steps: examples/s, their share of the machine's own rate, and where the time goes.
 
-    The matrix-product rate is taken just before and just after the steps, which the profiler then
-    looks at. A quick look:
+    The matrix-product rate is measured just before and just after the steps; then some more steps are
+    profiled. A quick look:
 
     \b
       loopctr bench train --batch-size 64 --seconds 3
@@ -160,7 +162,7 @@ def bench_training(prepared, history, long_history, batch_size, seconds, overrid
     "--rows",
     default="10000,1000000",
     show_default=True,
-    help="Sizes of the item table; all are in memory at once.",
+    help="Sizes of the item table, all in memory at once.",
 )
 @HISTORY
 @batch_size_option(256, "Rows a step.")
@@ -168,10 +170,10 @@ def bench_training(prepared, history, long_history, batch_size, seconds, overrid
 @SET
 @JSON
 def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
-    """Training steps by the number of rows of an embedding table, sizes taking turns.
+    """Training steps by the number of rows of an embedding table; sizes are interleaved.
 
-    Memory kept: rows x embedding_dim x 4 bytes, three times with AdamW. AdamW's update of a whole table
-    needs six times more of the largest while it runs; row-sparse rules do not:
+    Memory: rows x embedding_dim x 4 bytes, three times that with AdamW. AdamW's update of a whole table
+    needs six times more for the largest table while it runs; row-sparse rules do not:
 
     \b
       loopctr bench tables --rows 10000,1000000,10000000 \\
@@ -195,7 +197,7 @@ def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
 @SET
 @JSON
 def bench_scoring(batch_size, loops, history, long_history, seconds, overrides, as_json):
-    """Rows scored one by one through an export, in a graph session as a model server runs it.
+    """Rows scored one by one through an export, in a graph session as in a model server.
 
     Gives examples/s, their share of the machine's own matrix-product rate, peak memory and where the
     time goes. A quick look:

@@ -26,7 +26,7 @@ def count_flops() -> Iterator[list[int]]:
         _counted.reset(token)
 
 
-def record_product(*sizes: int | None | tf.TensorShape) -> None:
+def record_product(*sizes: int | tf.TensorShape | None) -> None:
     """Counts a product whose number of multiply-adds is the product of ``sizes``.
 
     Args:

@@ -52,7 +52,7 @@ def test_where_the_time_goes_by_depth(report):
 def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     several = score_text(report).split("\n\n")
     assert several[0].startswith("Rows of 4 events scored one by one, in process")
-    assert several[1].split()[:7] == "| loops | rows | p50 ms".split()
+    assert several[1].split()[:7] == ["|", "loops", "|", "rows", "|", "p50", "ms"]
     assert len(several[1].splitlines()) == 2 + 4
     heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
     assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]

@@ -64,7 +64,7 @@ def test_people_read_lines_and_a_table(found):
     text = train_text(found)
     speed, work, memory, empty, where, *_ = text.splitlines()
     assert " examples/s; a step of 4 rows takes " in speed
-    assert " MFLOP an example (active experts, padding included): " in work
+    assert " MFLOP an example (active experts, with padding): " in work
     assert " GFLOP/s of float32 products (before " in work
     assert memory.startswith("peak memory ")
     assert empty == ""
