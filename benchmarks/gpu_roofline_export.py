@@ -24,7 +24,6 @@ import tf_keras as keras
 from gpu_roofline import INDEX, distance, made_up
 
 from loopctr_tf.bench.flops import flops_of, training_flops
-from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.layers import balance_loss
 from loopctr_tf.models import LoopCTR
@@ -166,17 +165,26 @@ def computed(model: LoopCTR, name: str) -> list[np.ndarray]:
     return [output.numpy() for output in outputs]
 
 
+def row_flops(model: LoopCTR, name: str) -> float:
+    """Operations of a program on one row with a full history."""
+    data = program_inputs(model, "forward", 1, ragged=False)
+    values = map(tf.constant, made_up(data))
+    row = dict(zip([one["name"] for one in data], values, strict=True))
+    return (
+        flops_of(zero_loops, model, row)
+        if name == "forward"
+        else training_flops(model, [(row, None)])
+    )
+
+
 def write(folder: Path, name: str, model: LoopCTR, rows: int, reference: list) -> dict:
     """Writes both modules of a program; the index's entry. Leaves made-up weights in the model."""
-    ((row, _),) = batch = made_up_batches(model.schema, 1)
-    forward = name == "forward"
-    flops = flops_of(model.score, row, loops=0) if forward else training_flops(model, batch)
     entry = {
         "program": name,
         "dtype": model.compute_dtype,
         "dispatch": model.config.dispatch,
         "batch_size": rows,
-        "flops": rows * flops,
+        "flops": rows * row_flops(model, name),
         "reference": f"{name}.npz",
     }
     for kind, size in (("timed", rows), ("checked", CHECKED_ROWS)):

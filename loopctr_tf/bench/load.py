@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests
+from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, status_of
 from loopctr_tf.bench.session import check_least
 from loopctr_tf.bench.timing import quantiles
 from loopctr_tf.errors import UsageError
@@ -68,16 +68,13 @@ def bench_load(
     made = [requests.payload(signature, candidates, history) for _ in range(_DISTINCT)]
     method, payloads = made[0][0], [payload for _, payload in made]
     with endpoint.channel() as channel:
-        call = endpoint.call(channel, method)
-        try:
-            for payload in payloads:
-                call(payload, timeout=FIRST_S)
-        except grpc.RpcError as error:
-            raise UsageError(
-                f"{endpoint.target} refused a request of {signature!r} with {error.code().name} "
-                f"({' '.join((error.details() or '').split())[:200]}); choose another --signature "
-                "or size"
-            ) from error
+        for payload in payloads:
+            code, details = status_of(endpoint.call(channel, method), payload, FIRST_S)
+            if code is not grpc.StatusCode.OK:
+                raise UsageError(
+                    f"{endpoint.target} refused a request of {signature!r} with {code.name} "
+                    f"({details}); choose another --signature or size"
+                )
     runs = []
     for count in clients:
         say(f"{count} clients, {seconds:g} s")
@@ -136,12 +133,11 @@ def measure(
                 if due >= start + seconds:
                     return
                 time.sleep(max(0.0, due - time.perf_counter()))
-                try:
-                    call(payloads[number % len(payloads)])
-                except grpc.RpcError as error:
-                    errors[error.code().name] += 1
-                else:
+                code, _ = status_of(call, payloads[number % len(payloads)])
+                if code is grpc.StatusCode.OK:
                     latencies.append(time.perf_counter() - due)
+                else:
+                    errors[code.name] += 1
 
     with ThreadPoolExecutor(clients) as pool:
         running = [pool.submit(client) for _ in range(clients)]

@@ -200,3 +200,11 @@ class Requests:
 def is_length(alias: str, info: TensorInfo) -> bool:
     """Whether an input is the number of events of a sequence."""
     return alias.endswith("_length") and info.rank == 1 and info.dtype.kind in "iu"
+
+
+def status_of(call: Callable[..., bytes], payload: bytes, *timeout: float):
+    """The status of a call, with the response's bytes or the first words of the details."""
+    try:
+        return grpc.StatusCode.OK, call(payload, *timeout)
+    except grpc.RpcError as error:
+        return error.code(), " ".join((error.details() or "").split())[:200]

@@ -4,7 +4,9 @@ Two exports take turns as the newest version of an embedded server, broken versi
 good answer must equal what the same export answered before, when nothing else ran.
 """
 
+import contextlib
 import filecmp
+import itertools
 import os
 import random
 import shutil
@@ -15,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ import psutil
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from loopctr_tf.bench.hostile import alike, good_requests, spoilt, status_of
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests
+from loopctr_tf.bench.hostile import alike, good_requests, spoilt
+from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, status_of
 from loopctr_tf.bench.session import MODEL, served
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
@@ -76,63 +79,50 @@ def bench_soak(
         raise UsageError("the exports have the same weights; give two that answer differently")
     problems: Counter[str] = Counter()
     codes: Counter[str] = Counter()
-    memory: list[float] = []
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         versions = _Versions(Path(scratch), exports)
-        versions.publish(0)
         with served(versions.folder) as server:
-            resident = psutil.Process(server.process.pid).memory_info
             endpoint = Endpoint(server.target, MODEL, timeout_s=60.0)
             requests = Requests(endpoint, schemas[0], seed)
             made = good_requests(requests)
             good = {name: request.SerializeToString() for name, request in made.items()}
             hostile = [
-                (f"{name}: {what}", method, payload, code)
+                (f"{name}: {what}", *rest)
                 for name, request in made.items()
-                for what, method, payload, code in spoilt(request, requests.signatures[name])
+                for what, *rest in spoilt(request, requests.signatures[name])
             ]
             with endpoint.channel() as channel:
                 versions.connect(channel)
-                answers = []
-                for place in range(2):
-                    if place:
-                        versions.swap(place)
-                    say(f"export {place + 1} answers alone")
+                for export in range(2):
+                    if export:
+                        versions.swap(export)
+                    say(f"export {export + 1} answers alone")
                     call = endpoint.call(channel)
-                    answers.append({n: status_of(call, p, FIRST_S)[1] for n, p in good.items()})
+                    alone = {n: status_of(call, p, FIRST_S)[1] for n, p in good.items()}
+                    versions.answers.append(alone)
+                say(f"{seconds:g} s of all together")
                 stop = threading.Event()
 
                 def client(number: int) -> None:
                     order = random.Random(f"{seed} {number}")
                     with endpoint.channel() as own:
-                        while not stop.wait(order.expovariate(1 / think_s) if think_s else 0):
+                        while not stop.wait(order.expovariate(1 / think_s)):
                             if order.random() < 0.5:
                                 name = order.choice(list(good))
                                 code, reply = status_of(endpoint.call(own), good[name])
-                                wrong = versions.fault(reply, name, answers, code)
+                                wrong = versions.fault(name, code, reply)
                             else:
                                 name, method, payload, wanted = order.choice(hostile)
-                                code, reply = status_of(endpoint.call(own, method), payload)
+                                code, _ = status_of(endpoint.call(own, method), payload)
                                 wrong = code is not wanted and f"{code.name}, not {wanted.name}"
                             codes[code.name] += 1
                             if wrong:
                                 problems[f"{name}: {wrong}"] += 1
 
-                say(f"{seconds:g} s of all together")
-                end = time.monotonic() + seconds
                 with ThreadPoolExecutor(clients) as pool:
+                    running = [pool.submit(client, number) for number in range(clients)]
                     try:
-                        running = [pool.submit(client, number) for number in range(clients)]
-                        turn = 0
-                        while server.process.is_alive() and len(versions.problems) < _GIVE_UP_AFTER:
-                            until = min(time.monotonic() + pause_s, end)
-                            while time.monotonic() < until and server.process.is_alive():
-                                memory.append(resident().rss / 2**20)
-                                time.sleep(min(0.5, max(0.0, until - time.monotonic())))
-                            if turn > 1 and time.monotonic() >= end:
-                                break
-                            versions.refuse() if turn % 2 else versions.swap(turn // 2 % 2)
-                            turn += 1
+                        memory = versions.take_turns(server.process, seconds, pause_s)
                     finally:
                         stop.set()
                     for each in running:
@@ -170,9 +160,29 @@ class _Versions:
         self.folder.mkdir()
         self._export_of: dict[int, int] = {}
         self._newest = self._next = 1
+        self.answers: list[dict[str, bytes | str]] = []
         self.swaps: list[float] = []
         self.refused = 0
         self.problems: list[str] = []
+        self.publish(0)
+
+    def take_turns(self, process: BaseProcess, seconds: float, pause_s: float) -> list[float]:
+        """Changes versions until the time is over; MiB of the server's memory between changes.
+
+        Whatever the time, one version is swapped and one broken version appears.
+        """
+        resident, memory = psutil.Process(process.pid).memory_info, []
+        end = time.monotonic() + seconds
+        for turn in itertools.count():
+            until = min(time.monotonic() + pause_s, end)
+            while process.is_alive() and time.monotonic() < until:
+                with contextlib.suppress(psutil.Error):
+                    memory.append(resident().rss / 2**20)
+                time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+            over = turn > 1 and time.monotonic() >= end
+            if over or not process.is_alive() or len(self.problems) >= _GIVE_UP_AFTER:
+                return memory
+            self.refuse() if turn % 2 else self.swap(turn // 2 % 2)
 
     def connect(self, channel: grpc.Channel) -> None:
         """Asks the server at this channel for its versions from now on."""
@@ -208,12 +218,12 @@ class _Versions:
             lambda found: found[version].status.error_code and self._newest in _serving(found),
         )
 
-    def fault(self, reply: bytes | str, name: str, answers, code: grpc.StatusCode) -> str | None:
+    def fault(self, name: str, code: grpc.StatusCode, reply: bytes | str) -> str | None:
         """What is wrong with the answer to a good request."""
         if code is not grpc.StatusCode.OK:
             return f"{code.name}: {reply}"
         version = PredictResponse.FromString(reply).model_spec.version.value
-        if alike(reply, answers[self._export_of[version]][name]):
+        if alike(reply, self.answers[self._export_of[version]][name]):
             return None
         return f"version {version} does not answer as it did alone"
 
