@@ -79,7 +79,7 @@ def test_people_read_lines_and_a_table(found):
 def test_lengths_of_a_prepared_folder(prepared):
     import loopctr_tf as lc
 
-    config = RunConfig(tiny_config(loops=0))
+    config = RunConfig(tiny_config(loops=0, streams=1, experts=1, active_experts=1))
     found = bench_train(config, prepared, batch_size=100, seconds=0)
     batches = [
         features
@@ -97,7 +97,8 @@ def test_steps_take_the_batches_in_turn_and_learn():
     schema = workload_schema(3)
     first, second = made_up_batches(schema, 8, 2)
     assert first[0]["item_id"].numpy().tolist() != second[0]["item_id"].numpy().tolist()
-    model = workload_model(3, 0, tiny_config(loops=0))
+    config = tiny_config(loops=0, streams=1, experts=1, active_experts=1)
+    model = workload_model(3, 0, config)
     step = TrainingSteps(model, TrainingConfig(learning_rate=0.01), [first, second])
     losses = [step() for _ in range(40)]
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])

@@ -109,6 +109,7 @@ def test_operations_and_settings_are_told(folder):
     (training,) = entries(folder / "training")
     assert forward["flops"] == half["flops"] == ROWS * row_flops("forward")
     assert training["flops"] == ROWS * row_flops("training")
+    assert training["flops"] > 3 * forward["flops"]  # one loop more, and backward
     assert (forward["dtype"], forward["dispatch"]) == ("float32", "batched")
     assert (half["dtype"], training["dispatch"]) == ("bfloat16", "dense")
     index = json.loads((folder / "training" / "roofline.json").read_text())
