@@ -20,7 +20,7 @@ import tf_keras as keras
 from plain_model import PlainLoopCTR
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.flops import training_work
+from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.tables import table
 from loopctr_tf.bench.timing import in_turns, speeds
@@ -98,7 +98,7 @@ def compare(config, execution: ExecutionConfig, history, batch_size, table_optim
         sys.exit(f"the models differ by {found}; no ratio where they are not the same model")
     plain_step = straightforward_step(plain, batches[0], execution.xla)
     (slow, fast), rates = machine.beside_matmul_rate(lambda: in_turns([plain_step, step], seconds))
-    work = training_work(ours, {ours.schema.sequences[0].name: history})
+    work = training_flops(ours, batches)
     return {
         "ratio": float(np.median(np.divide(slow, fast))),
         "straightforward": speeds(slow, batch_size, work, rates),

@@ -83,6 +83,9 @@ HELP = {
     "bench tables": ["--rows", "--seconds", "--set", "--json", "table_optimizer=lazy_adamw"],
     "bench score": ["--batch-size", "--loops", "--set", "--json", "graph session", "A quick look"],
     "bench input": ["PREPARED", "--batch-size", "--json", "without a model"],
+    "bench load": ["--target", "--signature", "--rate", "--clients", "--schema", "--json"],
+    "bench hostile": ["--target", "--repairs", "--json", "malformed"],
+    "bench soak": ["EXPORT_A", "--minutes", "--clients", "--json", "Exit code 1"],
     "bench serve": ["--history", "--candidates", "--clients", "--set", "--json", "callers"],
 }
 

@@ -1,1 +1,1 @@
-"""Benchmarks that anybody can repeat: each measures the machine first and reports shares of that."""
+"""Benchmarks of speed, relative to the machine's own matrix-product rate, and tests of servers."""

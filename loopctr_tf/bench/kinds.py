@@ -1,4 +1,4 @@
-"""Kinds of operation that an engineer tells apart, by the type and the name of a graph's operation."""
+"""Kinds of operations, from the type and the name of an operation in a graph."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ OPTIMIZER = "optimizer updates"
 CONTROL = "control flow"
 REST = "rest"
 
-# Words in small letters are XLA's, of what stands for no operation of TensorFlow.
+# Lower-case names are XLA's own operations.
 _TYPES = {
     PRODUCTS: "MatMul SparseMatMul Conv2D Conv2DBackpropInput Conv2DBackpropFilter",
     ATTENTION: "BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum",
@@ -62,8 +62,7 @@ _TYPES = {
 }
 _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 
-# What Keras's activations and TensorFlow's softmax are computed with, forward and backward, stands in
-# the scope of their name.
+# The operations of activations and softmax, forward and backward, are in a scope of that name.
 _SCOPES = {
     "gelu": ACTIVATION,
     "silu": ACTIVATION,
@@ -79,9 +78,9 @@ def kind_of(node: str, operation: str, scopes: Mapping[str, str] | None = None) 
 
     Args:
       node: its name in the graph, e.g. ``loopctr/loop_block/ffn/Gelu/mul``.
-      operation: its type, e.g. ``Mul``; what stands for it after graph rewriting, such as
-        ``_MklFusedMatMul``, is of the same kind.
-      scopes: part of a name -> kind of all that has it, e.g. an optimizer's name.
+      operation: its type, e.g. ``Mul``; its replacement after graph rewriting, such as
+        ``_MklFusedMatMul``, has the same kind.
+      scopes: part of a name -> kind of all operations with it, e.g. an optimizer's name.
     """
     parts = {_ORDINAL.sub("", part).lower() for part in node.split("/")[:-1]}
     for scope, kind in (scopes or {}).items():

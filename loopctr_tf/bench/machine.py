@@ -1,6 +1,7 @@
 """What the machine can do: its rate of matrix products, its cores, its memory."""
 
 import contextlib
+import os
 import platform
 import resource
 import sys
@@ -10,18 +11,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import tensorflow as tf
-
-from loopctr_tf.prepare.workers import worker_count
 
 _Result = TypeVar("_Result")
 
 
 def matmul_rate(size: int = 1024, seconds: float = 0.4, dtype: str = "float32") -> float:
-    """Floating-point operations a second of products of square matrices, the best seen.
+    """Floating-point operations a second of products of square matrices: the best of several.
 
-    The neighbours on a shared machine change it from minute to minute: measure it in the run whose
-    figures are to be set beside it, see :func:`beside_matmul_rate`.
+    On a shared machine it changes from minute to minute, so measure it in the run whose figures are
+    compared with it; see :func:`beside_matmul_rate`.
     """
     rng = np.random.default_rng(0)
     a, b = (tf.cast(rng.standard_normal((size, size)), dtype) for _ in range(2))
@@ -38,11 +38,11 @@ def matmul_rate(size: int = 1024, seconds: float = 0.4, dtype: str = "float32") 
 def beside_matmul_rate(
     measure: Callable[[], _Result], dtype: str = "float32"
 ) -> tuple[_Result, dict[str, float]]:
-    """What ``measure`` returns, and the machine's rate just before and just after it.
+    """Calls ``measure``, and takes the machine's rate just before and just after it.
 
     Args:
-      measure: takes the times.
-      dtype: that the model computes in; the rate of another than float32 is given as well.
+      measure: the benchmark.
+      dtype: that the model computes in; for another than float32 its rate is given as well.
 
     Returns:
       (result, rates): ``matmul_rate`` is the larger one of ``matmul_rate_before`` and
@@ -62,31 +62,31 @@ def beside_matmul_rate(
 
 
 def peak_memory_bytes() -> int:
-    """Most memory that this process held, since :func:`forget_peak_memory` where that works."""
+    """Largest resident memory of this process, since :func:`forget_peak_memory` where that works."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def forget_peak_memory() -> None:
-    """Lets :func:`peak_memory_bytes` begin anew, on Linux; elsewhere nothing happens."""
+    """Resets :func:`peak_memory_bytes`, on Linux; elsewhere nothing happens."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def available_memory_bytes() -> int | None:
-    """Memory that could be taken without swapping; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = dict(line.split(":", 1) for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else None
+def available_memory_bytes() -> int:
+    """Memory that could be taken without swapping."""
+    return psutil.virtual_memory().available
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def describe() -> dict[str, Any]:
     """Cores and versions, for a report."""
     return {
-        "cores": worker_count(None),
+        "cores": core_count(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -1,4 +1,4 @@
-"""Where the time of a call goes, by kind of operation: a summary of what the profiler saw."""
+"""Where the time of a call goes, by kind of operation, from a profile of TensorFlow."""
 
 import math
 from collections import Counter
@@ -21,24 +21,23 @@ def calls_for(seconds_a_call: float) -> int:
 def where_time_goes(
     call: Callable[[], object], calls: int, scopes: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Profiles a few calls; do it after the timed ones, so that those are not disturbed.
+    """Profiles a few calls; do it after the timed ones, which profiling would slow down.
 
-    An operation's time is that of the thread which starts it, without the operations nested in it: a
-    product that is spread over all cores counts once, two operations that run at the same time count
-    both. Operations that one replaces by others (a loop or a call of a function that is inlined) are
-    seen as those others.
+    An operation's time is that of the thread which starts it, without nested operations: a product on
+    all cores counts once, two operations at the same time count twice. A loop or an inlined function
+    counts as the operations inside it.
 
     Args:
-      call: to profile, warm.
-      calls: how often.
+      call: to profile; called before.
+      calls: number of calls.
       scopes: part of an operation's name -> kind, see :func:`~loopctr_tf.bench.kinds.kind_of`.
 
     Returns:
-      ``calls``, ``call_ms`` (wall clock, while watched), ``operation_ms`` (the sum over threads),
+      ``calls``, ``call_ms`` (wall clock, while profiled), ``operation_ms`` (the sum over threads),
       ``at_once`` (operations that ran at the same time, on average, while any did),
-      ``idle_share`` (of the call, in which no operation ran: Python, feeding, scheduling), ``kinds``
+      ``idle_share`` (of the call without any operation: Python, feeding, scheduling), ``kinds``
       (rows of ``kind``, ``share`` of ``operation_ms``, ``ms`` and ``count`` a call), ``operations``
-      (the first 15 types, alike), ``on_gpu`` and ``note`` in words. Nothing seen: no rows.
+      (likewise, the first 15 types), ``on_gpu`` and ``note``. No rows where nothing was recorded.
     """
     trace = record(call, calls)
     times: Counter[tuple[str, str]] = Counter()
@@ -106,6 +105,6 @@ def _rows(times, counts, calls: int, names: tuple[str, ...]) -> list[dict[str, A
 
 def _note(total: int, on_gpu: bool) -> str:
     if not total:
-        return "the profiler saw no operations"
+        return "the profiler recorded no operations"
     where = "streams of the GPU" if on_gpu else "threads"
     return f"times are sums over {where}; operations that run at the same time count both"

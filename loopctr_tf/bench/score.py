@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.flops import flops_of
 from loopctr_tf.bench.profile import calls_for, where_time_goes
 from loopctr_tf.bench.session import check_depths, check_least, exported, run_signature
 from loopctr_tf.bench.timing import repeated, speeds
@@ -30,7 +32,7 @@ def bench_score(
       depths: loops i.
       history, long_history: events of a row.
       seconds: for each figure; five calls at least.
-      say: is told what is being done.
+      say: takes lines about progress.
 
     Returns:
       ``scoring``: a row for each depth and batch size with ``loops``, ``batch_size``,
@@ -46,7 +48,9 @@ def bench_score(
     check_least("batch sizes", batch_sizes)
     check_depths(depths, config.model.max_loops)
     model = config.build_model(workload_schema(history, long_history))
-    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
+    row = {**user_features(model.schema, 1), **candidate_features((1,))}
+    row = {name: tf.constant(value) for name, value in row.items()}
+    flops = {depth: flops_of(model.score, row, loops=depth) for depth in depths}
     rows = []
     say("exporting")
     with exported(model, [f"loop_{depth}" for depth in depths], depths) as session:
@@ -60,7 +64,7 @@ def bench_score(
                     functools.partial(repeated, call, seconds), model.compute_dtype
                 )
                 peak = machine.peak_memory_bytes()
-                found = speeds(times, size, forward_work(model, lengths, depth).row, rates)
+                found = speeds(times, size, flops[depth], rates)
                 rows.append(
                     {
                         "loops": depth,
@@ -76,6 +80,8 @@ def bench_score(
         "long_history": long_history,
         "parameters": model.count_params(),
         "machine": machine.describe(),
+        "model": config.name,
         "settings": config.model.to_dict(),
+        "execution": config.execution.to_dict(),
         "training": config.training.to_dict(),
     }

@@ -1,35 +1,38 @@
 """`loopctr bench serve`: one user against N candidates, by path, depth, size and number of callers.
 
 Paths: *pointwise* repeats the user in every row; *rank* computes the user's side once a request;
-*rank_cached* takes it from where it is kept, *encode_user* is what puts it there. In process means a
-graph session, which is what a model server runs; over gRPC means a server in another process.
+*encode_user* computes it for a cache, and *rank_cached* takes it from there. "In process" is a graph
+session, as in a model server; "over gRPC" is a server in another process.
 """
 
 import functools
-import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.flops import forward_work
-from loopctr_tf.bench.session import check_depths, check_least, run_signature, write_export
+from loopctr_tf.bench.flops import ranking_flops
+from loopctr_tf.bench.session import (
+    MODEL,
+    check_depths,
+    check_least,
+    run_signature,
+    served,
+    write_export,
+)
 from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
 from loopctr_tf.errors import UsageError
 from loopctr_tf.export.signatures import STATE
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
-from loopctr_tf.scoring import PredictionServer, ScoringClient
+from loopctr_tf.scoring import ScoringClient
 from loopctr_tf.scoring.server.saved_model import SavedModel
-
-_NAME = "loopctr"
 
 
 class Shape(NamedTuple):
@@ -60,7 +63,7 @@ def bench_serve(
       clients: callers at the same time, over gRPC.
       seconds: for each figure; five calls at least.
       settings: of the model.
-      say: is told what is being done.
+      say: takes lines about progress.
 
     Returns:
       ``machine``, ``settings``, ``exports`` (shape -> bytes of everything and of zero loops alone),
@@ -86,7 +89,8 @@ def bench_serve(
                     say(f"histories of {shape}, {depth} loops, {count} candidates")
                     _paths(model, session, shape, depth, count, seconds, report)
             if place == len(shapes) - 1:
-                with _server(path.parent) as target:
+                with served(path.parent) as server:
+                    target = server.target
                     say(f"histories of {shape}: over gRPC")
                     _over_grpc(session, target, model, shape, candidates, depths, seconds, report)
                     _concurrency(target, model, shape, candidates, clients, seconds, report)
@@ -137,13 +141,12 @@ def _size(folder: Path) -> int:
 def _paths(model, session, shape, depth, count, seconds, report) -> None:
     user, items = user_features(model.schema, 1), candidate_features((1, count))
     state = run_signature(session, f"encode_user_loop_{depth}", user)
-    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
-    work = forward_work(model, lengths, depth)
+    encode, score = ranking_flops(model, user, candidate_features((1, 1)), f"loop_{depth}")
     paths = {
-        "pointwise": (f"loop_{depth}", rows_of(user, items), count * work.row),
-        "rank": (f"rank_loop_{depth}", {**user, **items}, work.user + count * work.candidate),
-        "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * work.candidate),
-        "encode_user": (f"encode_user_loop_{depth}", user, work.user),
+        "pointwise": (f"loop_{depth}", rows_of(user, items), count * (encode + score)),
+        "rank": (f"rank_loop_{depth}", {**user, **items}, encode + count * score),
+        "rank_cached": (f"rank_cached_loop_{depth}", {**state, **items}, count * score),
+        "encode_user": (f"encode_user_loop_{depth}", user, encode),
     }
     times, rates = machine.beside_matmul_rate(
         lambda: {
@@ -175,7 +178,7 @@ def _paths(model, session, shape, depth, count, seconds, report) -> None:
 
 def _over_grpc(session, target, model, shape, candidates, depths, seconds, report) -> None:
     user = user_features(model.schema, 1)
-    with ScoringClient(target, _NAME, timeout_s=120.0) as client:
+    with ScoringClient(target, MODEL, timeout_s=120.0) as client:
         for depth in depths:
             for count in candidates:
                 features = {**user, **candidate_features((1, count))}
@@ -203,7 +206,7 @@ def _concurrency(target, model, shape, candidates, clients, seconds, report) -> 
         def caller(seed, stop=stop) -> list[float]:
             user, times = user_features(model.schema, 1, seed), []
             features = {**user, **candidate_features((1, count), seed)}
-            with ScoringClient(target, _NAME, timeout_s=120.0) as client:
+            with ScoringClient(target, MODEL, timeout_s=120.0) as client:
                 client.score(features, "rank_loop_0")
                 while not stop.is_set() or not times:
                     start = time.perf_counter()
@@ -229,30 +232,3 @@ def _concurrency(target, model, shape, candidates, clients, seconds, report) -> 
                 "candidates_per_s": rate * count,
             }
         )
-
-
-@contextmanager
-def _server(base_path: Path) -> Iterator[str]:
-    """An embedded server in a process of its own; yields its address."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(str(base_path), there), daemon=True)
-    process.start()
-    there.close()  # so that the end of the process is the end of the pipe
-    try:
-        try:
-            target = here.recv()
-        except EOFError as error:
-            raise RuntimeError(f"the server of {str(base_path)!r} did not start") from error
-        yield target
-        here.send("stop")
-        process.join(30)
-    finally:
-        if process.is_alive():
-            process.terminate()
-
-
-def _serve(base_path: str, connection) -> None:
-    with PredictionServer(base_path, model_name=_NAME) as server:
-        connection.send(server.target)
-        connection.recv()

@@ -1,13 +1,11 @@
-"""Training steps on batches that lie in memory: what benchmarks of training call."""
+"""Training steps on batches in memory, for the benchmarks of training."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from loopctr_tf.bench.flops import training_work
 from loopctr_tf.bench.workload import candidate_features, user_features
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.dataset import data_errors, read_dataset
@@ -19,12 +17,12 @@ _BATCHES = 16
 
 
 class TrainingSteps:
-    """A call is one step of ``model``, on the next one of ``batches``; it returns the loss.
+    """Each call runs one step of ``model`` on the next batch and returns the loss.
 
     Args:
       model: not compiled yet.
       training: what it is compiled with.
-      batches: of (features, label), taken again and again.
+      batches: of (features, label), repeated.
     """
 
     def __init__(self, model, training: TrainingConfig, batches: Sequence):
@@ -36,7 +34,7 @@ class TrainingSteps:
         self._rows = iter(_again_and_again(batches))
 
     def __call__(self) -> float:
-        """One step, to its end."""
+        """Runs one step and waits for it."""
         return float(self._step(self._rows)["loss"])
 
 
@@ -84,18 +82,8 @@ def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
     }
 
 
-def mean_training_work(model, lengths: dict[str, np.ndarray]) -> float:
-    """Operations of a step per row: the mean over rows, of which each counts its own events."""
-    rows = Counter(zip(*lengths.values(), strict=True)) if lengths else Counter({(): 1})
-    total = sum(
-        count * training_work(model, dict(zip(lengths, map(int, row), strict=True)))
-        for row, count in rows.items()
-    )
-    return total / sum(rows.values())
-
-
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:
-    """Without passing through Python; shapes unknown, as those of batches that are read."""
+    """Repeats without passing through Python, with unknown shapes, like batches from files."""
     datasets = [tf.data.Dataset.from_tensors(batch).map(_of_unknown_shape) for batch in batches]
     joined = datasets[0]
     for dataset in datasets[1:]:

@@ -19,11 +19,11 @@ _BATCHES = 4
 _COPIES = 3
 """A table and AdamW's two moments; with row-wise Adagrad it is one, and a figure a row."""
 _WORKING_COPIES = 6
-"""Seen on a CPU: what Keras's dense update of the largest table takes besides, while it runs."""
+"""Extra copies of the largest table while Keras's dense update runs; measured on a CPU."""
 _STARTING_COPIES = 2
-"""What the first values of the largest table take besides, while they are drawn."""
+"""Extra copies of the largest table while its first values are drawn."""
 _MARGIN = 1.25
-"""For what steps need whatever the size of a table."""
+"""For what steps need at any table size."""
 
 
 def bench_tables(
@@ -36,8 +36,8 @@ def bench_tables(
 ) -> dict[str, Any]:
     """Measures training steps of models that differ in the rows of the item table alone.
 
-    All sizes are in memory at the same time and take turns, step by step, on the same made-up
-    batches. Memory: rows x width x 4 bytes, three times with AdamW (table and two moments), and of the
+    All sizes are in memory at the same time; their steps are interleaved, on the same made-up batches.
+    Memory: rows x width x 4 bytes, three times with AdamW (table and two moments), and of the
     largest table six times more while a dense update runs.
 
     Args:
@@ -46,7 +46,7 @@ def bench_tables(
       batch_size: rows of data a step.
       history: events of a row.
       seconds: for each size; five steps at least.
-      say: is told what is being done.
+      say: takes lines about progress.
 
     Returns:
       ``tables``: rows of ``table_rows``, quantiles of a step, ``times_smallest`` (the median over turns
@@ -88,14 +88,16 @@ def bench_tables(
         "history": history,
         "peak_memory_bytes": machine.peak_memory_bytes(),
         "machine": machine.describe(),
+        "model": config.name,
         "settings": config.model.to_dict(),
+        "execution": config.execution.to_dict(),
         "training": {**config.training.to_dict(), "batch_size": batch_size},
     }
 
 
 def _check_memory(sizes: Sequence[int], config: RunConfig) -> None:
     there, training = machine.available_memory_bytes(), config.training
-    if there is None or tf.config.list_physical_devices("GPU"):
+    if tf.config.list_physical_devices("GPU"):
         return
     width = config.model.embedding_dim or config.model.dim
     kept = 1 if training.table_optimizer == "rowwise_adagrad" else _COPIES

@@ -3,31 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """A Markdown table, columns aligned: numbers to the right, words to the left.
+    """A Markdown table.
 
     Args:
-      rows: of figures by name.
+      rows: figures by name.
       columns: heading -> format, such as ``{"N": "{candidates:,}", "p50 ms": "{p50_ms:.1f}"}``.
     """
-    body = [[form.format(**row) for form in columns.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *body, strict=True)]
-    words = [any(cell[:1].isalpha() for cell in column) for column in zip(*body, strict=True)]
-    words = words or [True] * len(widths)
-
-    def line(cells) -> str:
-        padded = [
-            cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(cells, widths, words, strict=True)
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = [
-        "-" * (width + 2) if left else "-" * (width + 1) + ":"
-        for width, left in zip(widths, words, strict=True)
-    ]
-    return "\n".join([line(columns), f"|{'|'.join(rule)}|", *map(line, body)])
+    cells = [[form.format(**row) for form in columns.values()] for row in rows]
+    words = [any(cell[:1].isalpha() for cell in column) for column in zip(*cells, strict=True)]
+    align = ["left" if word else "right" for word in words or [True] * len(columns)]
+    frame = pd.DataFrame(cells, columns=list(columns))
+    return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
 
 
 def bytes_in_words(count: float) -> str:

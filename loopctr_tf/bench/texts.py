@@ -1,4 +1,4 @@
-"""What the benchmarks found, as text for people."""
+"""The benchmarks' reports as text for people."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +7,13 @@ from loopctr_tf.bench.tables import bytes_in_words, table
 
 
 def train_text(found: Mapping[str, Any]) -> str:
-    """What :func:`~loopctr_tf.bench.train.bench_train` found."""
+    """The report of :func:`~loopctr_tf.bench.train.bench_train`."""
     return "\n".join(
         [
             f"{found['examples_per_s']:,.0f} examples/s; a step of {found['batch_size']:,} rows takes "
             f"{found['p50_ms']:,.1f} ms (p95 {found['p95_ms']:,.1f} ms; {found['calls']} steps), the "
             f"first one {found['first_step_s']:.1f} s",
-            f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example (active experts, real events): "
+            f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example (active experts, with padding): "
             f"{found['share_of_matmul_rate']:.0%} of this machine's {_rates(found)}",
             f"peak memory {bytes_in_words(found['peak_memory_bytes'])}, in the timed steps "
             f"{bytes_in_words(found['steps_memory_bytes'])}; {found['parameters']:,} parameters",
@@ -24,7 +24,7 @@ def train_text(found: Mapping[str, Any]) -> str:
 
 
 def score_text(report: Mapping[str, Any]) -> str:
-    """What :func:`~loopctr_tf.bench.score.bench_score` found."""
+    """The report of :func:`~loopctr_tf.bench.score.bench_score`."""
     rows, history = report["scoring"], f"{report['history']}"
     if report["long_history"]:
         history += f"+{report['long_history']}"
@@ -66,7 +66,7 @@ def score_text(report: Mapping[str, Any]) -> str:
 
 
 def table_sizes_text(report: Mapping[str, Any]) -> str:
-    """What :func:`~loopctr_tf.bench.table_sizes.bench_tables` found."""
+    """The report of :func:`~loopctr_tf.bench.table_sizes.bench_tables`."""
     rows = [{**row, "held": bytes_in_words(row["state_bytes"])} for row in report["tables"]]
     return (
         f"A training step of {report['batch_size']:,} rows ({report['history']} events each, "
@@ -140,7 +140,7 @@ def _where_several_go(wheres: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def serve_tables(report: Mapping[str, Any]) -> str:
-    """What :func:`~loopctr_tf.bench.serve.bench_serve` found, with the ratios that matter."""
+    """The report of :func:`~loopctr_tf.bench.serve.bench_serve`, with ratios to the pointwise path."""
     pointwise = {
         (row["history"], row["loops"], row["candidates"]): row["p50_ms"]
         for row in report["paths"]
@@ -216,8 +216,60 @@ def serve_tables(report: Mapping[str, Any]) -> str:
 
 
 def input_text(found: Mapping[str, Any]) -> str:
-    """What :func:`~loopctr_tf.bench.reading.bench_input` found."""
+    """The report of :func:`~loopctr_tf.bench.reading.bench_input`."""
     return (
         f"{found['examples_per_s']:,.0f} examples/s in batches of {found['batch_size']:,}; "
         f"peak memory {bytes_in_words(found['peak_memory_bytes'])}"
     )
+
+
+def load_text(report: Mapping[str, Any]) -> str:
+    """The report of :func:`~loopctr_tf.bench.load.bench_load`."""
+    rows = [
+        {
+            **run,
+            **{key: "-" if run[key] is None else f"{run[key]:.2f}" for key in run if "_ms" in key},
+            "errors": ", ".join(f"{code} {n}" for code, n in sorted(run["errors"].items())) or "0",
+        }
+        for run in report["runs"]
+    ]
+    columns = {
+        "clients": "{clients}",
+        **{f"p{p} ms": f"{{p{p}_ms}}" for p in (50, 95, 99)},
+        "requests/s": "{requests_per_s:,.1f}",
+        "candidates/s": "{candidates_per_s:,.0f}",
+        "errors": "{errors}",
+    }
+    loop = "closed loop"
+    if report["rate"] is not None:
+        loop = f"open loop, {report['rate']:g} requests/s"
+        columns["not sent in time"] = "{unsent}"
+    return (
+        f"{report['signature']} of {report['model']} at {report['target']}: "
+        f"{report['candidates']} candidates, history {report['history']}, "
+        f"{report['request_bytes']:,} bytes a request, {loop}\n\n{table(rows, columns)}"
+    )
+
+
+def hostile_text(report: Mapping[str, Any]) -> str:
+    """The report of :func:`~loopctr_tf.bench.hostile.bench_hostile`."""
+    sent = f"{report['requests']} hostile requests to {', '.join(report['signatures'])}"
+    return "\n".join([f"{sent} at {report['target']}", *_verdict(report)])
+
+
+def soak_text(report: Mapping[str, Any]) -> str:
+    """The report of :func:`~loopctr_tf.bench.soak.bench_soak`."""
+    codes = ", ".join(f"{code} {n:,}" for code, n in sorted(report["requests"].items()))
+    memory = ", ".join(f"{when} {mb:,.0f} MiB" for when, mb in report["memory_mb"].items())
+    return "\n".join(
+        [
+            f"{report['seconds']:g} s, {report['clients']} clients; requests by status: {codes}",
+            f"{len(report['swaps'])} versions swapped, {report['broken_versions']} broken refused",
+            f"resident memory of the server: {memory}",
+            *_verdict(report),
+        ]
+    )
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    return [f"PROBLEM {line}" for line in report["problems"]] or ["All was right."]

@@ -17,9 +17,9 @@ def repeated(call: Callable[[], object], seconds: float, warm: int = 2) -> list[
 def in_turns(
     calls: Sequence[Callable[[], object]], seconds: float, warm: int = 2
 ) -> list[list[float]]:
-    """Like :func:`repeated` for several calls, one after the other again and again.
+    """Like :func:`repeated` for several calls, interleaved.
 
-    Turn and turn about, so that what the machine does besides meets all alike.
+    So background load affects all of them equally.
 
     Args:
       calls: to time.

@@ -1,4 +1,4 @@
-"""The TensorFlow profiler's record of a few calls, read as operations on threads or GPU streams."""
+"""Operations on threads or GPU streams, from a profile of TensorFlow."""
 
 import tempfile
 import time
@@ -14,12 +14,12 @@ from loopctr_tf.bench import kinds
 
 _GPU = "/device:GPU"
 _PRODUCTS = {"dot": "MatMul", "convolution": "Conv2D"}
-# These only wait for what they call, which is seen by itself.
+# These only wait for what they call, which has events of its own.
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall", "XlaLaunch", "XlaLaunchV2", "_XlaRun"}
 
 
 class Event(NamedTuple):
-    """One operation that ran once; times in picoseconds on the clock of all lines of a plane."""
+    """One run of an operation; times in picoseconds."""
 
     start: int
     end: int
@@ -28,12 +28,12 @@ class Event(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What the profiler saw.
+    """A profile.
 
     Attributes:
-      lines: operations by thread, or by stream of a GPU, in the order of their start; the outer one of
-        two nested operations first.
-      seconds: that the calls took while they were watched.
+      lines: operations by thread, or by stream of a GPU, in the order of their start; of nested
+        operations the outer one first.
+      seconds: that the profiled calls took.
       on_gpu: whether the lines are a GPU's.
     """
 
@@ -60,7 +60,7 @@ def record(call: Callable[[], object], calls: int) -> Trace:
 
 
 def read(space: xplane_pb2.XSpace, seconds: float) -> Trace:
-    """The operations in a profile: a GPU's where one has any, else the processor's."""
+    """The operations in a profile: those of a GPU if there are any, else the processor's."""
     compiled = _compiled(space)
     for prefix in (_GPU, "/host:CPU"):
         lines = [
@@ -84,7 +84,7 @@ def _events(plane, line, compiled) -> Iterator[Event]:
 
 
 def _operation(plane, event, compiled) -> tuple[str, str] | None:
-    """(node, operation) of an event, None where it is none: an executor's, a reader's, a scope's."""
+    """(node, operation) of an event; None for events of executors, readers and scopes."""
     about = plane.event_metadata[event.metadata_id]
     name, operation = about.name, about.display_name
     stats = {plane.stat_metadata[stat.metadata_id].name: stat for stat in event.stats}

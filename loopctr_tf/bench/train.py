@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loopctr_tf.bench import machine
+from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.kinds import OPTIMIZER
 from loopctr_tf.bench.profile import calls_for, where_time_goes
 from loopctr_tf.bench.session import check_least
@@ -12,7 +13,6 @@ from loopctr_tf.bench.steps import (
     TrainingSteps,
     history_lengths,
     made_up_batches,
-    mean_training_work,
     padded_lengths,
     prepared_batches,
 )
@@ -33,19 +33,19 @@ def bench_train(
     """Measures training steps on this machine's default device.
 
     Args:
-      config: of model and training; ``batch_size`` stands for the one in it.
+      config: of model and training; ``batch_size`` replaces the one in it.
       prepared: a prepared folder; its training split is read into memory before the clock starts.
-        None makes up rows with full histories.
+        By default rows are made up, with full histories.
       batch_size: rows a step.
       history, long_history: events of made-up rows.
       seconds: to measure for, five steps at least, after three warm-up steps.
 
     Returns:
-      ``examples_per_s`` (median step), ``flops_per_example`` (active experts and real events only,
-      mean over rows), ``matmul_rate`` and its parts (see
+      ``examples_per_s`` (median step), ``flops_per_example`` (active experts only, padding
+      included), ``matmul_rate`` and its parts (see
       :func:`~loopctr_tf.bench.machine.beside_matmul_rate`), ``share_of_matmul_rate``, quantiles of a
-      step, ``peak_memory_bytes`` (of the process, tracing and building included),
-      ``steps_memory_bytes`` (at most in the timed steps, where the system tells), ``first_step_s``,
+      step, ``peak_memory_bytes`` (of the process, with tracing and building),
+      ``steps_memory_bytes`` (peak in the timed steps, on Linux), ``first_step_s``,
       ``where_time_goes`` (see :func:`~loopctr_tf.bench.profile.where_time_goes`), ``batch_size``,
       ``mean_lengths``, ``padded_lengths``, ``parameters``, ``machine``, ``settings``, ``training``.
 
@@ -66,11 +66,12 @@ def bench_train(
     step()
     first = time.perf_counter() - start
     peak = machine.peak_memory_bytes()
+    flops = training_flops(model, batches)
     machine.forget_peak_memory()
     times, rates = machine.beside_matmul_rate(lambda: repeated(step, seconds), model.compute_dtype)
     in_steps = machine.peak_memory_bytes()
     lengths = history_lengths(schema, batches)
-    found = speeds(times, batch_size, mean_training_work(model, lengths), rates)
+    found = speeds(times, batch_size, flops, rates)
     return {
         **found,
         "peak_memory_bytes": max(peak, in_steps),
@@ -84,6 +85,8 @@ def bench_train(
         "padded_lengths": padded_lengths(schema, batches),
         "parameters": model.count_params(),
         "machine": machine.describe(),
+        "model": config.name,
         "settings": config.model.to_dict(),
+        "execution": config.execution.to_dict(),
         "training": {**config.training.to_dict(), "batch_size": batch_size},
     }

@@ -1,4 +1,4 @@
-"""A made-up model and made-up requests of a given size: what benchmarks run on.
+"""A made-up model and made-up requests of a given size, for benchmarks.
 
 Four global features (user, hour, item, category), one or two histories of item and category; ids are
 strings, as in most logs, and tables hash them.
@@ -15,9 +15,9 @@ CATEGORIES = 1_000
 
 
 def workload_schema(history: int, long_history: int = 0, item_buckets: int = IDS) -> Schema:
-    """A schema with ``history`` recent events, and with ``long_history`` older ones where not 0.
+    """A schema with ``history`` recent events, and ``long_history`` older ones unless that is 0.
 
-    ``item_buckets`` are the rows of the item table; there are :data:`IDS` items, whatever its size.
+    ``item_buckets`` is the number of rows of the item table; there are always :data:`IDS` items.
     """
 
     def sequence(name: str, length: int, compress: bool):
@@ -59,7 +59,7 @@ def workload_schema(history: int, long_history: int = 0, item_buckets: int = IDS
 
 
 def workload_model(history: int, long_history: int, settings: LoopCTRConfig) -> LoopCTR:
-    """A LoopCTR of :func:`workload_schema`, as it starts."""
+    """An untrained LoopCTR for :func:`workload_schema`."""
     return LoopCTR(workload_schema(history, long_history), settings, name="loopctr")
 
 

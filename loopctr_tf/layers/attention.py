@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import build, flat, linear, reshape_last, stable_dtype
+from loopctr_tf.layers.counting import record_product
 from loopctr_tf.layers.frozen import folded
 from loopctr_tf.layers.moe import ExpertDense
 from loopctr_tf.layers.routing import Router, Routing
@@ -58,6 +59,7 @@ def project_queries(
 
     # Folded into the weights, scale and ones are free: product and bias are one kernel.
     ones = tf.constant(([0] * width + [1]) * heads, x.dtype)
+    record_product(x.shape, -heads)  # the ones
     rows = tf.nn.bias_add(linear(x, folded(kernel, "scaled_query", scaled)), ones)
     return split_heads(rows, heads, shaped_like)
 
@@ -134,6 +136,8 @@ def attend(queries: tf.Tensor, shared: KeysValues, own: KeysValues | None = None
         if shared.any_visible is not None:
             output *= shared.any_visible[:, None, None, None]
         return _shaped(output, outer, shape)
+    for keys in (shared.keys, own.keys):
+        record_product(outer, 2 * width, keys.shape[-2])
     logits = [
         _shaped(tf.matmul(rows, shared.keys, transpose_b=True), outer, shape),
         tf.matmul(queries, own.keys, transpose_b=True),
@@ -160,6 +164,7 @@ def _softmax(logits: tf.Tensor) -> tf.Tensor:
 @tf.custom_gradient
 def _attended(queries, keys, values):
     """softmax(Q K^T) V; the backward pass reads the weights once between its products."""
+    record_product(queries.shape[:-1], 2 * values.shape[-1], keys.shape[-2])
     weights = _softmax(tf.matmul(queries, keys, transpose_b=True))
     output = tf.matmul(weights, values)
 

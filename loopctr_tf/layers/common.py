@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tf_keras as keras
 
+from loopctr_tf.layers.counting import record_product
 from loopctr_tf.layers.frozen import as_stored
 
 EPSILON = 1e-6
@@ -34,6 +35,7 @@ def linear(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     W is cast to the type of x: outside a Keras call, nothing else does so under mixed precision.
     """
     kernel = tf.cast(as_stored(kernel), x.dtype)
+    record_product(x.shape, kernel.shape[1])
     if x.shape.rank == 2:
         return tf.matmul(x, kernel)
     return reshape_last(tf.matmul(flat(x), kernel), x, kernel.shape[1])

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from loopctr_tf.layers.common import build, linear, stable_dtype
+from loopctr_tf.layers.counting import record_product
 
 
 class Timeline(NamedTuple):
@@ -123,6 +124,7 @@ class HSTULayer(keras.layers.Layer):
 
     def _weights(self, queries, keys, bias, visible) -> tf.Tensor:
         """A [R, H, Q, T]."""
+        record_product(queries.shape, keys.shape[1], 2)  # this product and the one with the values
         logits = tf.matmul(self._by_head(queries), self._by_head(keys), transpose_b=True)
         logits = tf.cast(logits, stable_dtype(logits.dtype))
         weights = tf.nn.silu(logits + tf.cast(bias, logits.dtype)[:, None]) / self.tokens

@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from loopctr_tf.layers.activations import faster_form
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
+from loopctr_tf.layers.counting import record_idle_experts, record_product
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.frozen import as_stored
 from loopctr_tf.layers.routing import Router
@@ -83,6 +84,7 @@ class ExpertDense(keras.layers.Layer):
         scaled = gates[..., :, None] * x[..., None, :]
         scaled = reshape_last(scaled, x, self.experts * width)
         kernel = tf.reshape(as_stored(self.kernel), [self.experts * width, units])
+        record_idle_experts(gates, width * units)
         return linear(scaled, kernel)
 
     def get_config(self):
@@ -156,6 +158,7 @@ class MoEFeedForward(keras.layers.Layer):
         experts = tf.reshape(choice.experts, [-1, active])
         if mask is not None:
             experts = tf.where(tf.reshape(mask, [-1, 1]), experts, self.experts)
+        record_product(rows.shape, 2 * active * self.ffn_dim)
         y = DISPATCH[self.dispatch](
             rows,
             experts,

@@ -6,6 +6,7 @@ from tensorflow_recommenders.layers.feature_interaction import DotInteraction
 
 from loopctr_tf.layers import MLP, GroupProjection, masked_mean
 from loopctr_tf.layers.common import build
+from loopctr_tf.layers.counting import record_product
 from loopctr_tf.models.base import RankingModel, Scores
 from loopctr_tf.models.encoder import TokenGroups, TokenWidths
 from loopctr_tf.models.settings import ModelConfig, Widths
@@ -81,5 +82,7 @@ class DLRM(RankingModel):
         bottom = []
         if numbers:
             bottom = [self.bottom(tf.concat(numbers, axis=-1))]
-        interactions = self.interaction([*bottom, *vectors])
+        vectors = [*bottom, *vectors]
+        record_product(vectors[0].shape, len(vectors) ** 2)
+        interactions = self.interaction(vectors)
         return Scores(self.tower(tf.concat([*bottom, interactions], axis=-1), training=training))

@@ -1,92 +1,89 @@
-"""Counted operations equal those that run, and the user's do not grow with the candidates."""
+"""Operations are counted while a model runs: every product once, active experts alone."""
 
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.flops import flops_of, ranking_flops, training_flops
+from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
+from loopctr_tf.layers.common import linear
+from loopctr_tf.layers.counting import count_flops
+from loopctr_tf.layers.dispatch import DISPATCH
+from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward
 from loopctr_tf.models.loopctr import ranking
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.operations import watched
 
 SHAPES = {"recent": (7, 0), "recent and long": (5, 9)}
+WORKED_OUT = {
+    "recent": ({0: (25_664, 6_598), 1: (37_312, 18_694), 3: (66_880, 36_614)}, 296_022),
+    "recent and long": ({0: (36_736, 6_726), 1: (53_056, 19_206), 3: (92_224, 37_638)}, 366_102),
+}
+"""Depth -> operations of (the user's side, one candidate), and of a row in training: from formulas of
+the equations' sizes, worked out apart from this code."""
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=list(SHAPES))
-def model(request):
-    # All experts active: value and output experts are computed densely.
+def workload(shape, **settings):
     config = LoopCTRConfig(
-        dim=8, heads=2, ffn_dim=12, experts=3, active_experts=3, num_queries=4, sink=False,
-        tower_units=(6, 5), history_mean=request.param == "recent",
+        dim=8, heads=2, ffn_dim=12, experts=3, num_queries=4, sink=False, tower_units=(6, 5),
+        history_mean=shape == "recent", loops=2, **settings,
     )  # fmt: skip
-    return workload_model(*SHAPES[request.param], config)
+    return workload_model(*SHAPES[shape], config)
 
 
-def tensors(features):
-    return {name: tf.constant(value) for name, value in features.items()}
+def test_a_product_by_hand():
+    x, kernel = tf.ones([2, 3, 5]), tf.ones([5, 7])
+    assert flops_of(linear, x, kernel) == 2 * (2 * 3) * 5 * 7
+    with count_flops() as counted:
+        linear(x, kernel)
+        linear(x[0], kernel)
+    assert counted == [420, 210]
+    linear(x, kernel)
+    assert counted == [420, 210]  # nothing after the block
 
 
-def user_and_rank(model, count, loops):
-    """Operations of the user's side and of the ranking of ``count`` candidates."""
-    user, items = tensors(user_features(model.schema, 1)), candidate_features((1, count))
-    with watched() as of_user:
-        cache = ranking.encode_user(model, user, loops)
-    with watched() as of_candidates:
-        ranking.rank(model, cache, tensors(items), loops)
-    return of_user.flops, of_candidates.flops
+def test_unknown_sizes_are_refused():
+    spec = tf.TensorSpec([None, 5])
+    with pytest.raises(ValueError, match="call the model eagerly"), count_flops():
+        tf.function(lambda x: linear(x, tf.ones([5, 7]))).get_concrete_function(spec)
 
 
-def bias_column(config, queries, tokens) -> int:
-    """Operations that carry masks and sinks: one more column of queries and keys in each head."""
-    return 2 * config.heads * queries * (config.dim + tokens)
+@pytest.mark.parametrize("dispatch", DISPATCH)
+def test_active_experts_alone_count(dispatch):
+    layer = MoEFeedForward(6, experts=4, active_experts=2, dispatch=dispatch)
+    x = tf.random.stateless_normal([3, 5], (1, 2))
+    # The router's 5 x 4, and two experts' 5 x 6 and 6 x 5, for three tokens.
+    assert flops_of(layer, x) == 2 * 3 * (5 * 4 + 2 * (5 * 6 + 6 * 5))
+    gates = tf.constant([[0.5, 0, 0.5, 0], [0, 0, 0, 0], [0, 0.9, 0, 0.1]])
+    assert flops_of(ExpertDense(4, units=7), x, gates) == 2 * 3 * 2 * 5 * 7
 
 
-def bias_columns(model, loops) -> tuple[int, int]:
-    """Those of the user's side and of a candidate: by hand, two user and two candidate tokens."""
-    (recent, *long), config = [s.max_length for s in model.schema.sequences], model.config
-    tokens, user = recent, bias_column(config, recent, recent)
-    for events in long:
-        queries = config.num_queries
-        tokens += queries
-        user += bias_column(config, queries, events) + bias_column(config, queries, queries)
-    user += loops * bias_column(config, tokens, tokens)
-    if not loops:
-        return user + bias_column(config, 2, tokens), bias_column(config, 2, tokens)
-    exit_block = bias_column(config, 4, tokens)
-    return user, loops * bias_column(config, 4, tokens + 4) + exit_block
+@pytest.mark.parametrize("shape", SHAPES)
+def test_counts_equal_what_the_equations_give(shape):
+    model = workload(shape, active_experts=2)
+    by_depth, training = WORKED_OUT[shape]
+    batch = made_up_batches(model.schema, 2)
+    row = {name: value[:1] for name, value in batch[0][0].items()}
+    for depth, wanted in by_depth.items():
+        user, candidate = user_features(model.schema, 1), candidate_features((1, 1))
+        assert ranking_flops(model, user, candidate, depth) == wanted
+        assert flops_of(model.score, row, loops=depth) == sum(wanted)
+    assert training_flops(model, batch) == training
 
 
-@pytest.mark.parametrize("loops", [0, 1, 3])
-def test_counted_operations_are_those_that_run(model, loops):
-    lengths = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
-    work = forward_work(model, lengths, loops)
-    ran = user_and_rank(model, 11, loops)
-    user, candidate = bias_columns(model, loops)
-    # Routers count their choice for statistics too, in eager mode alone; products are the same.
-    assert ran == (work.user + user, 11 * (work.candidate + candidate))
-    assert work.row == work.user + work.candidate
-
-
-@pytest.mark.parametrize("loops", [0, 2])
-def test_the_users_work_does_not_grow_with_the_candidates(model, loops):
-    user, one = user_and_rank(model, 1, loops)
-    for count in (100, 1000):
-        assert user_and_rank(model, count, loops) == (user, count * one)
-
-
-def test_histories_count_up_to_their_limit(model):
-    limits = {sequence.name: sequence.max_length for sequence in model.schema.sequences}
-    more = {name: length + 5 for name, length in limits.items()}
-    assert forward_work(model, more, 1) == forward_work(model, limits, 1)
-
-
-def test_inactive_experts_do_not_count():
-    def row(active):
-        config = LoopCTRConfig(dim=8, heads=2, ffn_dim=12, experts=4, active_experts=active)
-        return forward_work(workload_model(7, 0, config), {"clicks": 7}, 0).row
-
-    # By hand, for each of 7 events and 4 globals: V, O of 8 x 8 in Entry; a feed-forward of 8 x 12
-    # twice in Entry; in the Exit V of the events, O and feed-forward of the globals.
-    tokens, matrix, network = 11, 2 * 8 * 8, 2 * 2 * 8 * 12
-    more = tokens * (2 * matrix + network) + 7 * matrix + 4 * (matrix + network)
-    assert row(3) - row(2) == more
+def test_counted_operations_are_those_that_run():
+    model = workload("recent and long", active_experts=3)
+    user = {n: tf.constant(v) for n, v in user_features(model.schema, 1).items()}
+    cache = ranking.encode_user(model, user, 1)
+    ran = []
+    for count in (1, 11):
+        items = {n: tf.constant(v) for n, v in candidate_features((1, count)).items()}
+        with watched() as seen:
+            ranking.rank(model, cache, items, 1)
+        counted = flops_of(ranking.rank, model, cache, items, 1)
+        # One more column of queries and keys in each head carries masks, for four globals on each of
+        # nine shared and, in the loop, four own tokens.
+        column = 2 * 2 * 4 * ((8 + 9 + 4) + (8 + 9))
+        assert seen.flops == counted + count * column
+        ran.append(seen.flops)
+    assert ran[1] == 11 * ran[0]

@@ -54,7 +54,7 @@ def test_the_first_fifteen_types_alone(monkeypatch):
 
 def test_nothing_seen_is_said():
     found = profile.where_time_goes(lambda: None, 3)
-    assert found["note"] == "the profiler saw no operations"
+    assert found["note"] == "the profiler recorded no operations"
     assert (found["kinds"], found["operations"], found["idle_share"]) == ([], [], 1.0)
 
 

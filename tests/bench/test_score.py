@@ -5,7 +5,8 @@ import json
 import pytest
 
 from loopctr_tf.bench import kinds
-from loopctr_tf.bench.flops import forward_work
+from loopctr_tf.bench.flops import flops_of
+from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.texts import score_text
 from loopctr_tf.bench.workload import workload_model
 from loopctr_tf.errors import UsageError
@@ -25,10 +26,11 @@ def test_every_depth_and_size_once(report):
     rows = report["scoring"]
     assert [(row["batch_size"], row["loops"]) for row in rows] == [(1, 0), (1, 1), (6, 0), (6, 1)]
     model = workload_model(4, 0, LoopCTRConfig.from_dict(report["settings"]))
+    ((one, _),) = made_up_batches(model.schema, 1)
     for row in rows:
         assert row["calls"] >= 5
         assert row["examples_per_s"] == pytest.approx(1e3 * row["batch_size"] / row["p50_ms"])
-        work = forward_work(model, {"clicks": 4}, row["loops"]).row
+        work = flops_of(model.score, one, loops=row["loops"])
         assert row["flops_per_example"] == work
         share = row["examples_per_s"] * work / row["matmul_rate"]
         assert row["share_of_matmul_rate"] == pytest.approx(share)
@@ -50,14 +52,14 @@ def test_where_the_time_goes_by_depth(report):
 def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     several = score_text(report).split("\n\n")
     assert several[0].startswith("Rows of 4 events scored one by one, in process")
-    assert several[1].splitlines()[0].startswith("| loops | rows | p50 ms ")
+    assert several[1].split()[:7] == ["|", "loops", "|", "rows", "|", "p50", "ms"]
     assert len(several[1].splitlines()) == 2 + 4
     heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
     assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]
     one = score_text({**report, "long_history": 5, "scoring": report["scoring"][:1]})
     assert one.startswith("Rows of 4+5 events scored")
     assert "Where a call's time goes: " in one
-    assert "| ms a call | operations |" in one
+    assert " ms a call | " in one
 
 
 @pytest.mark.parametrize(

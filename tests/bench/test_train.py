@@ -4,26 +4,17 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from loopctr_tf.bench import kinds
-from loopctr_tf.bench.flops import forward_work, training_work
-from loopctr_tf.bench.steps import TrainingSteps, made_up_batches, mean_training_work
+from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.texts import train_text
 from loopctr_tf.bench.train import bench_train
-from loopctr_tf.bench.workload import (
-    candidate_features,
-    user_features,
-    workload_model,
-    workload_schema,
-)
+from loopctr_tf.bench.workload import workload_model, workload_schema
 from loopctr_tf.errors import UsageError
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
-from tests.bench.test_flops import bias_column
 from tests.conftest import command
 from tests.factories import tiny_config
-from tests.operations import watched
 
 SMALL = [
     f"--set={name}={value}"
@@ -74,7 +65,7 @@ def test_people_read_lines_and_a_table(found):
     text = train_text(found)
     speed, work, memory, empty, where, *_ = text.splitlines()
     assert " examples/s; a step of 4 rows takes " in speed
-    assert " MFLOP an example (active experts, real events): " in work
+    assert " MFLOP an example (active experts, with padding): " in work
     assert " GFLOP/s of float32 products (before " in work
     assert memory.startswith("peak memory ")
     assert empty == ""
@@ -86,39 +77,10 @@ def test_people_read_lines_and_a_table(found):
     assert train_text({**found, "where_time_goes": unseen}).endswith("time goes: nothing")
 
 
-def test_training_operations_are_three_times_those_of_all_depths():
-    # All experts active, as value and output experts are computed densely.
-    config = LoopCTRConfig(
-        dim=8, heads=2, ffn_dim=6, experts=2, active_experts=2, loops=2, sink=False
-    )
-    model = workload_model(6, 0, config)
-    features = {**user_features(model.schema, 3), **candidate_features((3,))}
-    features = {name: tf.constant(value) for name, value in features.items()}
-    with watched() as seen:
-        model(features)
-    # Entry, each loop (six events on themselves, four globals on ten tokens) and each of three Exits.
-    columns = [*[(6, 6)] * 3, *[(4, 10)] * 2, *[(4, 6)] * 3]
-    bias = sum(bias_column(config, *pair) for pair in columns)
-    # Three rows forward cost what one row costs forward and backward.
-    assert seen.flops == training_work(model, {"clicks": 6}) + 3 * bias
-    # With no loops, training is one depth.
-    flat = workload_model(6, 0, LoopCTRConfig(dim=8, heads=2, ffn_dim=6, loops=0))
-    assert training_work(flat, {"clicks": 6}) == 3 * forward_work(flat, {"clicks": 6}, 0).row
-
-
-def test_each_row_counts_its_own_events():
-    model = workload_model(6, 0, LoopCTRConfig(dim=8, heads=2, ffn_dim=6, loops=1))
-    work = [training_work(model, {"clicks": events}) for events in (0, 3, 6)]
-    mean = mean_training_work(model, {"clicks": np.array([0, 6, 3, 6])})
-    assert mean == pytest.approx((work[0] + work[1] + 2 * work[2]) / 4)
-    # Events that attend to each other cost more than their mean says.
-    assert (work[0] + work[2]) / 2 > work[1]
-
-
 def test_lengths_of_a_prepared_folder(prepared):
     import loopctr_tf as lc
 
-    config = RunConfig(tiny_config(loops=0))
+    config = RunConfig(tiny_config(loops=0, streams=1, experts=1, active_experts=1))
     found = bench_train(config, prepared, batch_size=100, seconds=0)
     batches = [
         features
@@ -136,7 +98,8 @@ def test_steps_take_the_batches_in_turn_and_learn():
     schema = workload_schema(3)
     first, second = made_up_batches(schema, 8, 2)
     assert first[0]["item_id"].numpy().tolist() != second[0]["item_id"].numpy().tolist()
-    model = workload_model(3, 0, tiny_config(loops=0))
+    config = tiny_config(loops=0, streams=1, experts=1, active_experts=1)
+    model = workload_model(3, 0, config)
     step = TrainingSteps(model, TrainingConfig(learning_rate=0.01), [first, second])
     losses = [step() for _ in range(40)]
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])

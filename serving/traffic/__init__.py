@@ -1,1 +1,0 @@
-"""Requests of every kind for a served export, and what goes around them: load test and soak."""
