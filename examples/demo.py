@@ -3,7 +3,6 @@
 Run by `make demo`, which writes everything to build/demo/.
 """
 
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -120,11 +119,8 @@ def demo(out, raw, config, overrides):
 
 def shortened(schema: lc.Schema, longest: int) -> lc.Schema:
     """The schema with every sequence cut to its ``longest`` most recent events."""
-    return dataclasses.replace(
-        schema,
-        sequences=[
-            dataclasses.replace(s, max_length=min(s.max_length, longest)) for s in schema.sequences
-        ],
+    return schema.replace(
+        sequences=[s.replace(max_length=min(s.max_length, longest)) for s in schema.sequences]
     )
 
 

@@ -38,6 +38,9 @@ _require_legacy_keras()
 _EXPORTS = {
     "Schema": "loopctr_tf.features.schema",
     "Feature": "loopctr_tf.features.schema",
+    "Categorical": "loopctr_tf.features.columns",
+    "MultiCategorical": "loopctr_tf.features.columns",
+    "Numeric": "loopctr_tf.features.columns",
     "Sequence": "loopctr_tf.features.schema",
     "Table": "loopctr_tf.features.schema",
     "LoopCTRConfig": "loopctr_tf.models.loopctr.settings",

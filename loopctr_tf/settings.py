@@ -5,6 +5,7 @@ raise :class:`~loopctr_tf.errors.UsageError` with the thing, the value received 
 """
 
 import difflib
+import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -39,7 +40,8 @@ class Settings(pydantic.BaseModel):
     what: ClassVar[str] = "setting"
     """How messages call one of the keys, e.g. "model setting"."""
 
-    def __init__(self, **values: Any):
+    def __init__(self, *positional: Any, **values: Any):
+        values |= zip(type(self).model_fields, positional, strict=False)
         try:
             super().__init__(**values)
         except pydantic.ValidationError as error:
@@ -59,6 +61,11 @@ class Settings(pydantic.BaseModel):
         """The inverse of :meth:`to_dict`; UsageError for unknown keys and bad values."""
         return cls(**mapping(values, cls.what + "s"))
 
+    def replace(self, **changes: Any) -> "Settings":
+        """A copy with other values, checked again."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**values, **changes})
+
     @classmethod
     def help_text(cls) -> str:
         """One ``name: description`` paragraph for each setting."""
@@ -74,6 +81,19 @@ def mapping(values: Any, where: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} is {values!r}; write `name: value` lines")
     return {str(name): value for name, value in values.items()}
+
+
+def listing(values: Any, where: str) -> list:
+    """``values`` as a list; UsageError where it is none."""
+    if not isinstance(values, (list, tuple)):
+        raise UsageError(f"{where} is {values!r}; write a list")
+    return list(values)
+
+
+def is_int64(value: Any) -> bool:
+    """Whether ``value`` is a whole number that int64 holds."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and -(2**63) <= value < 2**63
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -95,6 +115,7 @@ _TYPES = {
     "dict_type": "`name: value` lines",
     "model_type": "`name: value` lines",
 }
+_ITEMS = {"too_short": "value", "string_too_short": "letter"}
 _BOUNDS = {
     "greater_than": "more than {gt}",
     "greater_than_equal": "{ge} or more",
@@ -109,10 +130,9 @@ def usage_error(
     """The first problem of ``error`` as one line: the thing, the value received, the remedy."""
     found = error.errors(include_url=False)[0]
     kind, context, value = found["type"], found.get("ctx", {}), found["input"]
-    cause = context.get("error")
+    cause, name = context.get("error"), _place(found["loc"])
     if isinstance(cause, UsageError):
-        return cause
-    name = _place(found["loc"])
+        return UsageError(f"{where}{name}: {cause}") if name else cause
     if kind == "extra_forbidden":
         return UsageError(
             f"{where}{cls.what} {found['loc'][-1]!r} does not exist"
@@ -122,7 +142,16 @@ def usage_error(
         return UsageError(f"{where}{cls.what} {name!r} is missing; add it")
     subject = f"{where}{name} is {value!r}"
     if kind in _TYPES:
-        return UsageError(f"{subject}, a {type(value).__name__}; give {_TYPES[kind]}")
+        article = "an" if type(value).__name__[0] in "aeiou" else "a"
+        return UsageError(f"{subject}, {article} {type(value).__name__}; give {_TYPES[kind]}")
+    if kind in ("too_short", "string_too_short"):
+        return UsageError(f"{where}{name} is empty; give at least one {_ITEMS[kind]}")
+    if kind == "union_tag_invalid":
+        key = f"{name}: {context['discriminator']}".replace("'", "")
+        return UsageError(f"{where}{key} is {context['tag']!r}; choose {context['expected_tags']}")
+    if kind == "union_tag_not_found":
+        key = context["discriminator"]
+        return UsageError(f"{where}{name} has no {key}; add it")
     if kind in _BOUNDS:
         return UsageError(f"{subject}; give {_BOUNDS[kind].format(**context)}")
     if kind in ("literal_error", "enum"):

@@ -4,7 +4,6 @@ The rows bring their own histories. How rows are split and histories cut is told
 this script, and in ``loopctr_tf.prepare.bars``.
 """
 
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
@@ -107,13 +106,11 @@ def _with_vectors(schema: Schema, path: Path) -> tuple[Schema, dict[str, Any]]:
     """The schema in which ``visual`` knows all videos of the file, and what is in the file."""
     ids, vectors = read_vectors(path)
     tables = [
-        dataclasses.replace(table, vocabulary=ids, vectors=vectors)
-        if table.name == "visual"
-        else table
+        table.replace(vocabulary=ids, vectors=vectors) if table.name == "visual" else table
         for table in schema.tables
     ]
     facts = {"visual_vectors": {"videos": len(ids), "width": vectors.shape[1]}}
-    return dataclasses.replace(schema, tables=tables), facts
+    return schema.replace(tables=tables), facts
 
 
 @click.command()

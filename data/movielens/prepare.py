@@ -6,7 +6,6 @@ future. Each user's last ten events are the test split, the five before them val
 training. Vocabularies and statistics come from the training split alone.
 """
 
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -170,22 +169,21 @@ def fitted_schema(events: Events, short: int, long: int, min_count: int) -> Sche
     }
     schema = Schema.load(TEMPLATE)
     lengths = {"history": short, "long_history": long}
-    return dataclasses.replace(
-        schema,
+    return schema.replace(
         tables=[
-            dataclasses.replace(table, vocabulary=_vocabulary(values[table.name], min_count))
+            table.replace(vocabulary=_vocabulary(values[table.name], min_count))
             if table.vocabulary is not None
             else table
             for table in schema.tables
         ],
         features=[
-            dataclasses.replace(feature, **_statistics(numbers[feature.name]))
+            feature.replace(**_statistics(numbers[feature.name]))
             if feature.type == "numeric"
             else feature
             for feature in schema.features
         ],
         sequences=[
-            dataclasses.replace(sequence, max_length=lengths[sequence.name])
+            sequence.replace(max_length=lengths[sequence.name])
             for sequence in schema.sequences
             if lengths[sequence.name]
         ],

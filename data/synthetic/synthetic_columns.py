@@ -19,7 +19,7 @@ from synthetic_world import (
     World,
 )
 
-from loopctr_tf.features.schema import PADDING
+from loopctr_tf.features.columns import PADDING
 from loopctr_tf.prepare.columns import Column, flat_spans
 
 TEXTS = {

@@ -12,9 +12,8 @@ from synthetic_users import Block, simulate
 from synthetic_world import DAY, START, TEST_DAY, VALID_DAY, Options, World
 
 from loopctr_tf.features.prepared import SPLITS, PreparedWriter, shard_path
+from loopctr_tf.features.records import WireColumn, serialize_rows, wire_values, write_records
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.features.tfrecords import write_records
-from loopctr_tf.features.wire import WireColumn, serialize_rows, wire_values
 from loopctr_tf.prepare.columns import Column
 from loopctr_tf.prepare.fitting import Fit
 from loopctr_tf.prepare.rules import TableRule
@@ -32,15 +31,12 @@ def template_schema(options: Options, world: World) -> Schema:
     schema = Schema.load(TEMPLATE)
     sizes = {"item": options.items, "shop": world.shops}
     lengths = {"history": options.short, "long_history": options.long}
-    return dataclasses.replace(
-        schema,
+    return schema.replace(
         tables=[
-            dataclasses.replace(table, hash_buckets=sizes[table.name])
-            if table.name in sizes
-            else table
+            table.replace(hash_buckets=sizes[table.name]) if table.name in sizes else table
             for table in schema.tables
         ],
-        sequences=[dataclasses.replace(s, max_length=lengths[s.name]) for s in schema.sequences],
+        sequences=[s.replace(max_length=lengths[s.name]) for s in schema.sequences],
     )
 
 
@@ -145,11 +141,9 @@ class BlockWriter:
         """
         fitted = self.fit.schema()
         defaults = {feature.name: feature.default for feature in self.schema.features}
-        return dataclasses.replace(
-            fitted,
+        return fitted.replace(
             features=[
-                dataclasses.replace(feature, default=defaults[feature.name])
-                for feature in fitted.features
+                feature.replace(default=defaults[feature.name]) for feature in fitted.features
             ],
         )
 

@@ -4,7 +4,6 @@ The publisher's own four files, whose histories are built here, or TaobaoAd_x1, 
 rows are split and histories cut is told in the README beside this script.
 """
 
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable
@@ -83,7 +82,7 @@ def prepare(
         else:
             source = "the publisher's files"
             features = [feature for feature in schema.features if feature.name != "btag"]
-            schema = dataclasses.replace(schema, features=features)
+            schema = schema.replace(features=features)
             rows = taobao_raw.RawRows(raw, Path(scratch), protocol, HISTORY, rejects, say, progress)
         return prepare_rows(
             schema,

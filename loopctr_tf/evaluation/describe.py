@@ -13,9 +13,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.columns import PADDING
 from loopctr_tf.features.dataset import data_errors, parsing_spec
 from loopctr_tf.features.prepared import SPLITS, read_stats, split_shards
-from loopctr_tf.features.schema import PADDING, Feature, Schema
+from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.models.encoder import TableLookup
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)

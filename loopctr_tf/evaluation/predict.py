@@ -43,10 +43,7 @@ def predict(model, dataset: Iterable, loops: int | None = None) -> Predictions:
     from loopctr_tf.models.base import probabilities
 
     heads, group = model.heads_to(loops), model.schema.group
-    specs = {
-        name: tf.TensorSpec(spec.shape, tf.as_dtype(spec.dtype))
-        for name, spec in model.schema.input_specs().items()
-    }
+    specs = {name: each.tensor_spec() for name, each in model.schema.inputs.items()}
 
     # The sizes are left open, so that batches of any size and length share one graph.
     @tf.function(autograph=False, input_signature=[specs])

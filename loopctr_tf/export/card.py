@@ -11,7 +11,7 @@ import yaml
 
 from loopctr_tf.evaluation.report import depth_rows, metrics_table
 from loopctr_tf.export.validity import check_mode
-from loopctr_tf.export.warmup import ENCODE, VERSION, input_specs
+from loopctr_tf.export.warmup import ENCODE, VERSION, signature_specs
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.version import __version__
 
@@ -113,7 +113,7 @@ def _signatures(functions: Mapping[str, Callable]) -> str:
     rows = (
         (
             f"`{name}`",
-            _tensors(input_specs(function)),
+            _tensors(signature_specs(function)),
             _tensors(function.structured_outputs),
         )
         for name, function in functions.items()

@@ -7,12 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 import yaml
+from tensorflow.core.protobuf import saved_model_pb2
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.export.card import model_card
 from loopctr_tf.export.signatures import signature_makers
 from loopctr_tf.export.validity import check_mode
 from loopctr_tf.export.warmup import write_warmup
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
 from loopctr_tf.layers.frozen import frozen_weights
 
@@ -108,16 +110,26 @@ def export_saved_model(
         card.write_text(
             model_card(model, functions, metrics=metrics, bad_input=bad_input), encoding="utf-8"
         )
-        _set_methods(folder, chosen)
+        _describe_signatures(folder, model.schema)
     return Path(path)
 
 
-def _set_methods(folder: Path, chosen: list[str]) -> None:
-    """Marks classify and regress as such, which ``tf.saved_model.save`` cannot."""
-    names = [name for name in chosen if name in _METHODS]
-    if not names:
-        return
-    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
-    for name in names:
-        updater.replace_method_name(name, _METHODS[name], tags="serve")
-    updater.save()
+def _describe_signatures(folder: Path, schema: Schema) -> None:
+    """Adds what ``tf.saved_model.save`` cannot write: method names, and names of the inputs' axes.
+
+    Without their methods a server refuses Classify and Regress. The axis of a sequence's events is named
+    after the input that counts them, which a client reads through GetModelMetadata.
+    """
+    file = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        for name, signature in graph.signature_def.items():
+            if name in _METHODS:
+                signature.method_name = _METHODS[name]
+            for alias, info in signature.inputs.items():
+                each, axes = schema.inputs.get(alias), info.tensor_shape.dim
+                if each is not None:
+                    names = each.axes(ranked=len(axes) > len(each.shape))
+                    for axis, axis_name in zip(axes, names, strict=True):
+                        axis.name = axis_name
+    file.write_bytes(saved.SerializeToString(deterministic=True))

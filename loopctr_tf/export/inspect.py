@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.inputs import Input
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring.server.model_folder import read_versions
 
@@ -96,15 +97,14 @@ def _signature(name: str, definition, schema: Schema) -> dict[str, Any]:
 
 def _request(name: str, inputs: dict[str, dict], schema: Schema) -> dict[str, Any] | None:
     """A body for POST /v1/models/NAME:predict (:classify and :regress for tf.Example)."""
-    samples = _sample_values(schema)
+    samples = {name: each.sample for name, each in schema.inputs.items()} | {"refine_top_k": 1}
+    samples |= {name: _SAMPLE_LENGTH for name, each in schema.inputs.items() if each.is_length}
     if set(inputs) == {"inputs"}:
-        specs = schema.input_specs()
         # A row of tf.Example: one value a global feature, lists without their length.
-        lengths = {sequence.length_name for sequence in schema.sequences}
         example = {
-            key: samples[key] if len(spec.shape) == 1 else [samples[key]] * _list_size(schema, key)
-            for key, spec in specs.items()
-            if key not in lengths
+            key: [samples[key]] * _list_size(each) if each.is_list else samples[key]
+            for key, each in schema.inputs.items()
+            if not each.is_length
         }
         return {"signature_name": name, "examples": [example]}
     if any(key not in samples for key in inputs):
@@ -115,26 +115,9 @@ def _request(name: str, inputs: dict[str, dict], schema: Schema) -> dict[str, An
     }
 
 
-def _sample_values(schema: Schema) -> dict[str, Any]:
-    """One plausible value for every input: the first known id, a number's default, a length."""
-    samples: dict[str, Any] = {"refine_top_k": 1}
-    for feature in schema.all_fields():
-        if feature.table is None:
-            samples[feature.name] = feature.default
-            continue
-        table = schema.table(feature.table)
-        unknown = "0" if table.dtype == "string" else 0
-        samples[feature.name] = table.vocabulary[0] if table.vocabulary else unknown
-    return samples | {sequence.length_name: _SAMPLE_LENGTH for sequence in schema.sequences}
-
-
-def _list_size(schema: Schema, name: str) -> int:
+def _list_size(each: Input) -> int:
     """Values of a list in a sample tf.Example: events times values of each."""
-    for sequence in schema.sequences:
-        for field in sequence.fields:
-            if field.name == name:
-                return _SAMPLE_LENGTH * (field.max_values or 1)
-    return 1
+    return _SAMPLE_LENGTH * each.width if each.length_name else 1
 
 
 def _filled(value: Any, shape: list[int]) -> Any:

@@ -215,21 +215,11 @@ def weights_digest(model) -> str:
 
 
 def _user_specs(schema) -> Specs:
-    return {
-        name: tf.TensorSpec(spec.shape, tf.as_dtype(spec.dtype), name)
-        for name, spec in schema.input_specs().items()
-        if not spec.candidate
-    }
+    return {name: each.tensor_spec() for name, each in schema.inputs.items() if not each.candidate}
 
 
 def _candidate_specs(schema, rank: bool = True) -> Specs:
-    return {
-        name: tf.TensorSpec(
-            (None, *spec.shape) if rank else spec.shape, tf.as_dtype(spec.dtype), name
-        )
-        for name, spec in schema.input_specs().items()
-        if spec.candidate
-    }
+    return {name: each.tensor_spec(rank) for name, each in schema.inputs.items() if each.candidate}
 
 
 def _trace(function, specs) -> ConcreteFunction:

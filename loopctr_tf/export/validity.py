@@ -49,7 +49,7 @@ def validated(features: dict[str, tf.Tensor], schema: Schema, mode: str) -> dict
 
 def aligned(tensors: dict[str, tf.Tensor], schema: Schema) -> dict[str, tf.Tensor]:
     """``tensors``, all with one first dimension; item and cross features [R, N, ...] also one N."""
-    specs = schema.input_specs()
+    specs = schema.inputs
     checks = [_refuse_unequal(tensors, 0, "first")]
     candidates = {
         name: value

@@ -16,7 +16,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import Feature, Schema
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring.server.warmup import FILE, MAX_RECORDS
 
 BATCH_SIZES = (1, 8, 32, 128)
@@ -41,7 +41,7 @@ class _Column(NamedTuple):
     candidate: bool
 
 
-def input_specs(function: Callable) -> dict[str, tf.TensorSpec]:
+def signature_specs(function: Callable) -> dict[str, tf.TensorSpec]:
     """Input name -> TensorSpec of a ConcreteFunction, freshly traced or of a loaded SavedModel."""
     positional, keywords = function.structured_input_signature
     return {**{spec.name: spec for spec in positional}, **keywords}
@@ -144,33 +144,17 @@ def warmup_requests(
 
 def _columns(schema: Schema) -> dict[str, _Column]:
     """Every input of the schema, at full length and width."""
-    columns = {}
-    specs = schema.input_specs()
-    for feature in schema.features:
-        columns[feature.name] = _column(schema, feature, (), specs[feature.name].candidate)
-    for sequence in schema.sequences:
-        for field in sequence.fields:
-            columns[field.name] = _column(schema, field, (sequence.max_length,), candidate=False)
-        columns[sequence.length_name] = _Column(sequence.max_length, "int32", (), candidate=False)
-    return columns
-
-
-def _column(schema: Schema, feature: Feature, sizes: tuple[int, ...], candidate: bool) -> _Column:
-    if feature.type == "multi_categorical":
-        sizes = (*sizes, feature.max_values)
-    if feature.table is None:
-        return _Column(feature.default, "float32", sizes, candidate)
-    table = schema.table(feature.table)
-    unknown = "0" if table.dtype == "string" else 0
-    known = table.vocabulary[0] if table.vocabulary else unknown
-    return _Column(known, table.dtype, sizes, candidate)
+    return {
+        name: _Column(each.sample, each.dtype, each.full_sizes, each.candidate)
+        for name, each in schema.inputs.items()
+    }
 
 
 def _state(encode: Callable[..., dict[str, tf.Tensor]], columns) -> dict[str, _Column]:
     """Columns of a user's state: the version and the sizes of a real one, and zeros."""
     user = {
         name: tf.fill((1, *columns[name].sizes), tf.constant(columns[name].value, spec.dtype))
-        for name, spec in input_specs(encode).items()
+        for name, spec in signature_specs(encode).items()
     }
     state = encode(**user)
     version = _Column(state[VERSION].numpy()[0], "string", (), candidate=False)
@@ -185,7 +169,7 @@ def _inputs(
     function: Callable, columns: Mapping[str, _Column], rows: int, candidates: int
 ) -> dict[str, tensor_pb2.TensorProto]:
     tensors = {}
-    for alias, spec in input_specs(function).items():
+    for alias, spec in signature_specs(function).items():
         column = columns[alias]
         # In a ranking signature an item's feature has one axis more than in a pointwise one.
         listed = column.candidate and spec.shape.rank == len(column.sizes) + 2

@@ -1,6 +1,6 @@
 """Rows into the model: TFRecord shards or a DataFrame to tf.data, with one parsing of tf.Example.
 
-A batch is ``(features, label)``: ``features`` maps every name of ``Schema.input_specs()`` to a dense
+A batch is ``(features, label)``: ``features`` maps every name of ``Schema.inputs`` to a dense
 tensor (sequences right-padded, oldest event first, with their length), ``label`` is float32 [B].
 """
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.frame import frame_columns
 from loopctr_tf.features.prepared import SPLITS, split_shards
-from loopctr_tf.features.schema import PADDING, Schema
+from loopctr_tf.features.schema import Schema
 
 _LABEL_MESSAGE = "labels must be 0 or 1; found, in column "
 
@@ -26,10 +26,12 @@ def parsing_spec(schema: Schema, label: bool = False, group: bool = False) -> di
     Global features are required; lists (multi-valued features and sequences) may be empty.
     """
     spec = {}
-    for name, dtype in _global_dtypes(schema).items():
-        spec[name] = tf.io.FixedLenFeature([], dtype)
-    for name, dtype in _list_dtypes(schema).items():
-        spec[name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int32)
+    for name, each in schema.inputs.items():
+        dtype = tf.as_dtype(each.dtype)
+        if each.is_list:
+            spec[name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int32)
+        elif not each.is_length:
+            spec[name] = tf.io.FixedLenFeature([], dtype)
     if group:
         spec.setdefault(schema.group, tf.io.FixedLenFeature([], tf.as_dtype(schema.group_dtype)))
     if label:
@@ -49,7 +51,7 @@ def parse_examples(
         recent ones, as many as the shortest has.
 
     Returns:
-      The features of ``Schema.input_specs()``, dense.
+      The features of ``Schema.inputs``, dense.
 
     Raises:
       tf.errors.InvalidArgumentError: for bytes that are no tf.Example, a global feature that is absent,
@@ -64,12 +66,10 @@ def dense_features(
     """Global columns as they are, lists padded to the batch's longest, lengths added."""
     features = {}
     for feature in schema.features:
-        value = columns[feature.name]
-        if feature.type == "multi_categorical":
-            value = value.to_tensor(PADDING[schema.table(feature.table).dtype])
-        features[feature.name] = value
+        value, each = columns[feature.name], schema.inputs[feature.name]
+        features[feature.name] = value.to_tensor(each.padding) if each.is_list else value
     for sequence in schema.sequences:
-        widths = [field.max_values or 1 for field in sequence.fields]
+        widths = [schema.inputs[field.name].width for field in sequence.fields]
         fields = [columns[field.name] for field in sequence.fields]
         if repair:
             fields = _equally_long(fields, widths)
@@ -88,9 +88,8 @@ def dense_features(
             ):
                 # The most recent events stay.
                 ragged = ragged[:, -sequence.max_length * width :]
-            table = field.table and schema.table(field.table)
-            value = ragged.to_tensor(PADDING[table.dtype] if table else 0.0)
-            if field.type == "multi_categorical":
+            value = ragged.to_tensor(schema.inputs[field.name].padding)
+            if schema.inputs[field.name].multi:
                 value = tf.reshape(value, [tf.shape(value)[0], -1, width])
             features[field.name] = value
         features[sequence.length_name] = tf.cast(tf.minimum(length, sequence.max_length), tf.int32)
@@ -277,19 +276,3 @@ def _batch(columns, schema: Schema, group: bool):
     )
     with tf.control_dependencies([check]):
         return features, tf.identity(label)
-
-
-def _global_dtypes(schema: Schema) -> dict[str, tf.DType]:
-    specs = schema.input_specs()
-    return {
-        feature.name: tf.as_dtype(specs[feature.name].dtype)
-        for feature in schema.features
-        if feature.type != "multi_categorical"
-    }
-
-
-def _list_dtypes(schema: Schema) -> dict[str, tf.DType]:
-    specs = schema.input_specs()
-    fields = [field for sequence in schema.sequences for field in sequence.fields]
-    fields += [f for f in schema.features if f.type == "multi_categorical"]
-    return {field.name: tf.as_dtype(specs[field.name].dtype) for field in fields}

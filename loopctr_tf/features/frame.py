@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import PADDING, Feature, Schema
+from loopctr_tf.features.inputs import Input
+from loopctr_tf.features.schema import Schema
 
 _ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
 
@@ -52,11 +53,11 @@ def unfilled_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
         raise UsageError("the DataFrame has no rows; give at least one")
     columns = {}
     for feature in schema.features:
-        columns[feature.name] = _feature_column(frame, schema, feature)
+        columns[feature.name] = _feature_column(frame, schema.inputs[feature.name])
     for sequence in schema.sequences:
         splits = None
         for field in sequence.fields:
-            column, lengths = _sequence_column(frame, schema, field, sequence.max_length)
+            column, lengths = _sequence_column(frame, schema.inputs[field.name])
             if splits is not None and not np.array_equal(splits, lengths):
                 row = int(np.flatnonzero(splits != lengths)[0])
                 raise UsageError(
@@ -125,66 +126,53 @@ def _nesting(kind: pa.DataType) -> tuple[int, pa.DataType]:
     return depth, kind
 
 
-def _dtype(schema: Schema, feature: Feature) -> str:
-    return "float32" if feature.table is None else schema.table(feature.table).dtype
-
-
-def _filled(array: pa.Array, schema: Schema, feature: Feature) -> np.ndarray:
+def _filled(array: pa.Array, each: Input) -> np.ndarray:
     """Flat values with missing ones replaced: by padding, or by NaN, as pandas writes them."""
-    dtype = _dtype(schema, feature)
-    fill = np.nan if dtype == "float32" else PADDING[dtype]
+    fill = np.nan if each.dtype == "float32" else each.padding
     values = array.fill_null(fill).to_numpy(zero_copy_only=False)
-    if dtype != "float32":
-        return values
-    if np.isinf(values).any():
-        raise UsageError(f"column {feature.name!r} holds an infinite number; replace or remove it")
+    if each.dtype == "float32" and np.isinf(values).any():
+        raise UsageError(f"column {each.name!r} holds an infinite number; replace or remove it")
     return values
 
 
-def _feature_column(frame: pd.DataFrame, schema: Schema, feature: Feature) -> Column:
-    series, kind = _series(frame, feature.name), _ARROW_TYPES[_dtype(schema, feature)]
-    if feature.type != "multi_categorical":
-        return Column(_filled(_arrow(series, kind), schema, feature))
+def _feature_column(frame: pd.DataFrame, each: Input) -> Column:
+    series, kind = _series(frame, each.name), _ARROW_TYPES[each.dtype]
+    if not each.is_list:
+        return Column(_filled(_arrow(series, kind), each))
     array = _arrow(series, pa.list_(kind))
     lengths = _lengths(array)
-    if lengths.max(initial=0) > feature.max_values:
-        _too_many(feature, frame.index[int(lengths.argmax())], int(lengths.max()))
-    return Column(_filled(array.flatten(), schema, feature), _splits(lengths))
+    if lengths.max(initial=0) > each.width:
+        _too_many(each, frame.index[int(lengths.argmax())], int(lengths.max()))
+    return Column(_filled(array.flatten(), each), _splits(lengths))
 
 
-def _sequence_column(
-    frame: pd.DataFrame, schema: Schema, field: Feature, max_length: int
-) -> tuple[Column, np.ndarray]:
+def _sequence_column(frame: pd.DataFrame, each: Input) -> tuple[Column, np.ndarray]:
     """The column, cut to the most recent events, and its number of events a row before the cut."""
-    multi = field.type == "multi_categorical"
-    kind = _ARROW_TYPES[_dtype(schema, field)]
-    array = _arrow(_series(frame, field.name), pa.list_(pa.list_(kind) if multi else kind))
+    kind = _ARROW_TYPES[each.dtype]
+    array = _arrow(_series(frame, each.name), pa.list_(pa.list_(kind) if each.multi else kind))
     lengths, events = _lengths(array), array.flatten()
-    if multi:
+    if each.multi:
         counts = _lengths(events)
-        if counts.max(initial=0) > field.max_values:
+        if counts.max(initial=0) > each.width:
             event = int(counts.argmax())
             row = int(np.searchsorted(_splits(lengths), event, side="right")) - 1
-            _too_many(field, frame.index[row], int(counts.max()))
-        flat = _filled(events.flatten(), schema, field)
-        values = np.full(
-            (len(events), field.max_values), PADDING[_dtype(schema, field)], dtype=flat.dtype
-        )
-        values[np.arange(field.max_values) < counts[:, None]] = flat
+            _too_many(each, frame.index[row], int(counts.max()))
+        flat = _filled(events.flatten(), each)
+        values = np.full((len(events), each.width), each.padding, dtype=flat.dtype)
+        values[np.arange(each.width) < counts[:, None]] = flat
     else:
-        values = _filled(events, schema, field)
+        values = _filled(events, each)
     splits = _splits(lengths)
     age = np.repeat(splits[1:], lengths) - np.arange(len(values))
-    values = values[age <= max_length]
-    width = field.max_values if multi else 1
-    kept = np.minimum(lengths, max_length)
-    return Column(values.reshape(-1), _splits(kept * width)), lengths
+    values = values[age <= each.max_length]
+    recent = np.minimum(lengths, each.max_length)
+    return Column(values.reshape(-1), _splits(recent * each.width)), lengths
 
 
-def _too_many(feature: Feature, row, count: int) -> None:
+def _too_many(each: Input, row, count: int) -> None:
     raise UsageError(
-        f"column {feature.name!r} has {count} values in row {row} and max_values is "
-        f"{feature.max_values}; raise max_values or keep fewer"
+        f"column {each.name!r} has {count} values in row {row} and max_values is "
+        f"{each.width}; raise max_values or send fewer"
     )
 
 

@@ -15,9 +15,8 @@ import pandas as pd
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.frame import Column, frame_columns
+from loopctr_tf.features.records import WireColumn, serialize_rows, wire_values, write_records
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.features.tfrecords import write_records
-from loopctr_tf.features.wire import WireColumn, serialize_rows, wire_values
 
 SPLITS = ("train", "valid", "test")
 STATS = "stats.json"

@@ -170,7 +170,7 @@ class RankingModel(TwoSided, keras.Model):
 
     def scores(self, features, training, heads: tuple[str, ...]) -> Scores:
         """Logits and regularisers of raw features; features beyond the schema are ignored."""
-        tokens = self.encoder({name: features[name] for name in self.schema.input_specs()})
+        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
         if self.execution.xla and training:
             return self._compiled_forward(tokens, training, heads)
         return self.forward(tokens, training, heads)
@@ -181,7 +181,7 @@ class RankingModel(TwoSided, keras.Model):
         Rows pass in chunks of :data:`ROWS_AT_A_TIME`.
         """
         heads = (self.served if head is None else head,)
-        features = {name: features[name] for name in self.schema.input_specs()}
+        features = {name: features[name] for name in self.schema.inputs}
         rows = tf.shape(next(iter(features.values())))[0]
 
         def score(start, end):

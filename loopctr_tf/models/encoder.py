@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.features.schema import PADDING, Feature, Schema, Sequence, Table
+from loopctr_tf.features.columns import Numeric
+from loopctr_tf.features.schema import Feature, Schema, Sequence, Table
 from loopctr_tf.layers.common import build
 from loopctr_tf.layers.frozen import as_stored
 
@@ -121,7 +122,7 @@ class Embedding(keras.layers.Embedding):
 
 
 class FeatureEncoder(keras.layers.Layer):
-    """Model inputs (see ``Schema.input_specs``) to :class:`TokenGroups`.
+    """Model inputs (see ``Schema.inputs``) to :class:`TokenGroups`.
 
     A categorical feature is its row of the embedding table; of a multi-valued one the rows are
     averaged, padding values ("" or -1) left out; a number is (transform(x) - mean) / std. The fields of
@@ -227,8 +228,8 @@ class FeatureEncoder(keras.layers.Layer):
             return tf.cast(values, tf.float32)
         rows = self.lookups[feature.table](values)
         if feature.type == "multi_categorical":
-            dtype = self.schema.table(feature.table).dtype
-            rows = tf.where(tf.equal(values, PADDING[dtype]), tf.constant(-1, tf.int64), rows)
+            padding = self.schema.inputs[feature.name].padding
+            rows = tf.where(tf.equal(values, padding), tf.constant(-1, tf.int64), rows)
         return rows
 
     def _token(self, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
@@ -260,11 +261,9 @@ def _start(table: Table) -> keras.initializers.Initializer:
     return VectorsThenZeros(table.vectors)
 
 
-def standardize(feature: Feature, values: tf.Tensor) -> tf.Tensor:
+def standardize(feature: Numeric, values: tf.Tensor) -> tf.Tensor:
     """(transform(x) - mean) / std of a numeric feature, float32."""
-    if feature.transform == "log1p":
-        values = tf.sign(values) * tf.math.log1p(tf.abs(values))
-    return (values - feature.mean) / feature.std
+    return (feature.transformed(values, tf) - feature.mean) / feature.std
 
 
 def most_recent(values: tf.Tensor, lengths: tf.Tensor, limit: int) -> tf.Tensor:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import PADDING
+from loopctr_tf.features.columns import PADDING
 from loopctr_tf.prepare.wanted import Wanted
 
 _DICTIONARY = {"string": pa.large_string(), "int64": pa.int64()}

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.columns import PADDING
 from loopctr_tf.features.prepared import SPLITS
-from loopctr_tf.features.schema import PADDING, Feature, Schema
-from loopctr_tf.features.wire import Wire, WireColumn, wire_values
+from loopctr_tf.features.records import Wire, WireColumn, wire_values
+from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.prepare.columns import Column, type_name
 from loopctr_tf.prepare.histories import Histories
 from loopctr_tf.prepare.negatives import sample_negatives

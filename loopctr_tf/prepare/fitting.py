@@ -1,6 +1,5 @@
 """Vocabularies and numeric statistics, of training rows alone, into the schema."""
 
-import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loopctr_tf.features.schema import PADDING, Feature, Schema
+from loopctr_tf.features.columns import PADDING
+from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.prepare.rules import TableRule
 
 _CONSOLIDATE = 1 << 22
@@ -121,7 +121,7 @@ class Fit:
         }
 
     def empty(self) -> "Fit":
-        """Another one that has seen nothing."""
+        """An empty Fit with the same rules."""
         return Fit(self.draft, self._rules, self._fixed)
 
     def measure(self, feature: Feature, values: np.ndarray, weights=None) -> None:
@@ -130,10 +130,8 @@ class Fit:
             return
         if weights is not None:
             values, weights = values[weights > 0], weights[weights > 0]
-        if feature.transform == "log1p":
-            # As `tokens.standardize` has it: the sign is kept.
-            values = values.astype(np.float64)
-            values = np.sign(values) * np.log1p(np.abs(values))
+        if feature.transform != "none":
+            values = feature.transformed(values.astype(np.float64))
         self.moments[feature.name].add(values, weights)
 
     def merge(self, other: "Fit") -> None:
@@ -146,20 +144,18 @@ class Fit:
     def schema(self) -> Schema:
         """The schema with vocabularies and statistics; a missing number is the mean."""
         tables = [
-            dataclasses.replace(
-                table,
+            table.replace(
                 vocabulary=self.counts[table.name].vocabulary(self._rules[table.name], table.dtype),
             )
             if table.name in self.counts
             else table
             for table in self.draft.tables
         ]
-        return dataclasses.replace(
-            self.draft,
+        return self.draft.replace(
             tables=tables,
             features=[self._fitted(feature) for feature in self.draft.features],
             sequences=[
-                dataclasses.replace(s, fields=[self._fitted(feature) for feature in s.fields])
+                s.replace(fields=[self._fitted(feature) for feature in s.fields])
                 for s in self.draft.sequences
             ],
         )
@@ -168,9 +164,5 @@ class Fit:
         moments = self.moments.get(feature.name)
         if moments is None:
             return feature
-        default = moments.mean
-        if feature.transform == "log1p":
-            default = math.copysign(math.expm1(abs(moments.mean)), moments.mean)
-        return dataclasses.replace(
-            feature, mean=float(moments.mean), std=moments.scale(), default=float(default)
-        )
+        mean = float(moments.mean)
+        return feature.replace(mean=mean, std=moments.scale(), default=feature.inverse(mean))

@@ -225,4 +225,4 @@ class _Planner:
 
 
 def _type_of(feature: Feature, schema: Schema) -> str:
-    return "float32" if feature.table is None else schema.table(feature.table).dtype
+    return schema.inputs[feature.name].dtype

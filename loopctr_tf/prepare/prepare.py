@@ -19,8 +19,7 @@ from loopctr_tf.prepare.plan import make_plan
 from loopctr_tf.prepare.reading import TableReader
 from loopctr_tf.prepare.rejects import Rejects
 from loopctr_tf.prepare.row_tables import Rows, fit_rows, row_piece, row_tables
-from loopctr_tf.prepare.rules import TableRule
-from loopctr_tf.prepare.rules_yaml import fixed_numbers, load_rules, table_rules
+from loopctr_tf.prepare.rules import TableRule, fixed_numbers, load_rules, table_rules
 from loopctr_tf.prepare.store import load_store
 from loopctr_tf.prepare.vectors import Pretrained, Vectors
 from loopctr_tf.prepare.workers import worker_count

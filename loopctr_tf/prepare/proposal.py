@@ -18,7 +18,7 @@ from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.feature_guesses import FeatureGuess, guess_features
 from loopctr_tf.prepare.guesses import guess_roles
 from loopctr_tf.prepare.profiles import SAMPLE_ROWS, Sample, take_sample
-from loopctr_tf.prepare.rules_yaml import read_rules
+from loopctr_tf.prepare.rules import read_rules
 
 HISTORY, LENGTH, LONGER = "history", 50, 500
 """Name of the proposed sequence, events in it, and in the longer one before it."""

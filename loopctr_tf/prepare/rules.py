@@ -30,101 +30,348 @@ takes the source that is named: a column of the events, or else of the item tabl
 events before those that ``clicks`` keeps, of the same kind unless it has a ``where`` of its own.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import datetime
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-TIME_UNITS = ("s", "ms", "us", "ns")
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+
+from loopctr_tf.errors import UsageError
+from loopctr_tf.features.schema import Schema, load_with_build
+from loopctr_tf.settings import Number, Settings, listing, mapping, suggestion
+
 AGES = {"hours_before": 3_600_000_000, "days_before": 86_400_000_000}
-"""Sources of a field that are no columns, with their unit in microseconds."""
+"""Sources of a field that are not columns, with their unit in microseconds."""
 
 
-@dataclass(frozen=True)
-class Condition:
+def _texts(values: Any) -> tuple[str, ...]:
+    """Whole numbers as their text: conditions compare text."""
+    texts = listing(values, "this")
+    for value in texts:
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise UsageError(f"one is {value!r}; give text or whole numbers, quote others")
+    return tuple(map(str, texts))
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON can hold: YAML makes dates of their own kind."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else value
+
+
+Column = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+def _moment(value: Any) -> str | int | float:
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UsageError(f"it is {value!r}; give a date such as 2024-01-31, or a number")
+    return value
+
+
+Moment = Annotated[str | int | float, BeforeValidator(_moment)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Rule(Settings):
+    """A part of the section."""
+
+    what: ClassVar[str] = "key"
+
+
+class Condition(Rule):
     """Events whose ``column`` is one of ``values`` (compared as text), or a number >= ``at_least``."""
 
-    column: str
-    values: tuple[str, ...] | None = None
-    at_least: float | None = None
+    column: Column
+    values: Annotated[Texts, Field(min_length=1)] | None = None
+    at_least: Number | None = None
+
+    @model_validator(mode="after")
+    def _check(self):
+        if (self.values is None) == (self.at_least is None):
+            raise UsageError("give either values or at_least, and not both")
+        return self
 
 
-@dataclass(frozen=True)
-class SequenceRule:
-    """What goes into a sequence.
+class SequenceRule(Rule):
+    """What goes into a sequence."""
 
-    Attributes:
-      fields: the source of each field.
-      where: which events; None takes all.
-      before: name of another sequence; the events are those before the ones that it keeps.
-    """
-
-    fields: Mapping[str, str]
+    fields: dict[str, Column]
+    """The source of each field."""
     where: Condition | None = None
+    """Which events; null takes all."""
     before: str | None = None
+    """Name of another sequence; the events are those before the ones that it keeps."""
 
 
-@dataclass(frozen=True)
-class TableRule:
-    """Which values a vocabulary keeps: seen ``min_count`` times, at most the ``max_size`` commonest."""
+class TableRule(Rule):
+    """Which values a vocabulary keeps."""
 
-    min_count: int = 1
-    max_size: int | None = None
-
-
-@dataclass(frozen=True)
-class NegativeRule:
-    """Sampled rows of label 0 for every event, ``by`` "popularity" or "uniform"."""
-
-    per_positive: int
-    by: str = "popularity"
-    seed: int = 0
+    min_count: Positive = 1
+    """Values that occur at least so often."""
+    max_size: Positive | None = None
+    """At most so many, the commonest."""
 
 
-@dataclass(frozen=True)
-class TimeSplit:
-    """By time: shares of the rows, the most recent last, or the moments at which splits begin.
+class NegativeRule(Rule):
+    """Sampled rows of label 0 for every event."""
 
-    A moment is ISO text, or a number in ``time_unit``; shares are None then.
-    """
-
-    valid: float | None = None
-    test: float | None = None
-    valid_from: str | float | None = None
-    test_from: str | float | None = None
+    per_positive: Positive
+    """How many for each event."""
+    by: Literal["popularity", "uniform"] = "popularity"
+    """How items are drawn."""
+    seed: Count = 0
+    """Seed of the draws."""
 
 
-@dataclass(frozen=True)
-class LastSplit:
+class ColumnRule(Rule):
+    """How the cells of a column are read."""
+
+    separator: Column
+    """Text between the values of a list in one cell, such as "|"."""
+
+
+class NumericRule(Rule):
+    """How a number is fitted."""
+
+    fixed: bool = False
+    """True keeps the schema's mean, std and default."""
+
+
+class TimeSplit(Rule):
+    """By time: shares of the rows, the most recent last, or the moments at which splits begin."""
+
+    by: Literal["time"] = "time"
+    valid: Annotated[Number, Field(ge=0, lt=1)] | None = None
+    """Share of the rows, e.g. 0.1."""
+    test: Annotated[Number, Field(ge=0, lt=1)] | None = None
+    """Share of the rows, e.g. 0.1."""
+    valid_from: Moment | None = None
+    """ISO date, or a number in time_unit."""
+    test_from: Moment | None = None
+    """ISO date, or a number in time_unit."""
+
+    @model_validator(mode="after")
+    def _check(self):
+        shares, moments = (self.valid, self.test), (self.valid_from, self.test_from)
+        given = [pair for pair in (shares, moments) if pair != (None, None)]
+        if len(given) != 1 or None in given[0]:
+            raise UsageError("give valid and test, or else valid_from and test_from")
+        if given[0] is shares and sum(shares) >= 1:
+            raise UsageError(f"valid and test are {sum(shares):g}; leave train some")
+        return self
+
+
+class LastSplit(Rule):
     """The last ``test`` rows of every user, and the ``valid`` rows before them."""
 
-    valid: int
-    test: int
+    by: Literal["last"] = "last"
+    valid: Count
+    test: Count
 
 
-@dataclass(frozen=True)
-class ColumnSplit:
-    """By the text in ``column``: ``values`` leads from it to a split."""
+class ColumnSplit(Rule):
+    """By the text in a column."""
 
-    column: str
-    values: Mapping[str, str]
+    by: Literal["column"] = "column"
+    column: Column
+    train: Texts
+    valid: Texts = ()
+    test: Texts = ()
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """Text -> split."""
+        splits: dict[str, str] = {}
+        for split in ("train", "valid", "test"):
+            for text in getattr(self, split):
+                if text in splits:
+                    raise UsageError(
+                        f"build: split: {text!r} is in {splits[text]} and {split}; keep one"
+                    )
+                splits[text] = split
+        return splits
 
 
-@dataclass(frozen=True)
-class Rules:
-    """The whole section; see the module's text. ``as_written`` is what stands in the file."""
+class Rules(Rule):
+    """The whole section; see the module's text."""
 
-    user: str
-    time: str
-    split: TimeSplit | LastSplit | ColumnSplit
-    sequences: Mapping[str, SequenceRule]
-    item: str | None = None
-    time_unit: str = "s"
+    user: Column
+    item: Column | None = None
+    time: Column
+    time_unit: Literal["s", "ms", "us", "ns"] = "s"
     exact_order: bool = False
-    duplicates: str = "reject"
+    duplicates: Literal["reject", "keep"] = "reject"
     label: Condition | None = None
     rows: Condition | None = None
-    separators: Mapping[str, str] = field(default_factory=dict)
-    tables: Mapping[str, TableRule] = field(default_factory=dict)
+    columns: dict[str, ColumnRule] = Field(default_factory=dict)
+    tables: dict[str, TableRule] = Field(default_factory=dict)
+    sequences: dict[str, SequenceRule]
     negatives: NegativeRule | None = None
-    fixed: frozenset[str] = frozenset()
-    as_written: Mapping[str, Any] = field(default_factory=dict)
+    split: Annotated[TimeSplit | LastSplit | ColumnSplit, Field(discriminator="by")]
+    numeric: dict[str, NumericRule] = Field(default_factory=dict)
+
+    _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def where(cls, values: Mapping[str, Any]) -> str:
+        """``build: ``."""
+        return "build: "
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """The section as it stands in the file, in values that JSON can hold."""
+        return self._as_written
+
+    @property
+    def separators(self) -> dict[str, str]:
+        """Column -> separator of the lists in its cells."""
+        return {name: rule.separator for name, rule in self.columns.items()}
+
+    @property
+    def fixed(self) -> frozenset[str]:
+        """Numbers that keep the schema's mean, std and default."""
+        return frozenset(name for name, rule in self.numeric.items() if rule.fixed)
+
+
+def load_rules(path: str | Path) -> tuple[Schema, Rules]:
+    """The schema to be fitted and the rules, out of one file.
+
+    Raises:
+      UsageError: for what :meth:`Schema.load` refuses, and for rules that are absent, unknown,
+        impossible or do not fit the schema.
+    """
+    schema, build = load_with_build(path)
+    if build is None:
+        raise UsageError(
+            f"schema {str(path)!r} has no section `build`, which says how rows are made of events; "
+            "add it, e.g. build: {user: user_id, time: timestamp, ...}"
+        )
+    return schema, read_rules(build, schema)
+
+
+def read_rules(build: Any, schema: Schema) -> Rules:
+    """:class:`Rules` out of the plain values under ``build``; see :func:`load_rules`."""
+    values = {name: value for name, value in mapping(build, "build").items() if value is not None}
+    rules = Rules(**values)
+    if rules.negatives is not None:
+        _check_negatives(rules, schema)
+    if isinstance(rules.split, ColumnSplit):
+        _ = rules.split.values  # refuses a text in two splits
+    fixed_numbers(rules.numeric, schema, "build: numeric")
+    _check_sequences(rules.sequences, schema)
+    found = rules.replace(
+        tables=table_rules(rules.tables, schema, "build: tables"),
+        sequences=_in_order({s.name: rules.sequences[s.name] for s in schema.sequences}),
+    )
+    found._as_written.update(_plain(build))
+    return found
+
+
+def table_rules(values: Any, schema: Schema, where: str) -> dict[str, TableRule]:
+    """A rule for every table of ``schema`` that is to be fitted; ``where`` is for messages.
+
+    Raises:
+      UsageError: for a table that does not exist or is not to be fitted, or a bad number.
+    """
+    fitted = [table.name for table in schema.tables if table.vocabulary == ()]
+    rules = {}
+    for name, rule in mapping(values, where).items():
+        place = f"{where}: {name!r}"
+        if name not in fitted:
+            raise UsageError(
+                f"{place} is not a table of the schema with `vocabulary: []`, which are "
+                f"{', '.join(fitted) or 'none'}; only such are fitted"
+            )
+        try:
+            rules[name] = rule if isinstance(rule, TableRule) else TableRule(**mapping(rule, place))
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}") from None
+    return {name: rules.get(name, TableRule()) for name in fitted}
+
+
+def fixed_numbers(names: Iterable[str], schema: Schema, where: str) -> frozenset[str]:
+    """``names``, which must be of numbers of ``schema``; ``where`` is for messages."""
+    numeric = {feature.name for feature in schema.all_fields() if feature.type == "numeric"}
+    names = list(names)
+    for name in names:
+        if name not in numeric:
+            raise UsageError(
+                f"{where}: {name!r} is not a numeric feature or field of the schema; drop it"
+            )
+    return frozenset(names)
+
+
+def _check_sequences(rules: Mapping[str, SequenceRule], schema: Schema) -> None:
+    sequences = {sequence.name: sequence for sequence in schema.sequences}
+    for name in rules:
+        if name not in sequences:
+            raise UsageError(
+                f"build: sequences: {name!r} is not a sequence of the schema"
+                + suggestion(name, sequences)
+            )
+    for name, sequence in sequences.items():
+        where = f"build: sequences: {name!r}"
+        if name not in rules:
+            raise UsageError(f"{where} is missing; say which events go into it")
+        rule, fields = rules[name], {field.name: field for field in sequence.fields}
+        for field in rule.fields:
+            if field not in fields:
+                raise UsageError(
+                    f"{where}: {field!r} is not a field of it{suggestion(field, fields)}"
+                )
+        for field in fields.values():
+            if field.name not in rule.fields:
+                raise UsageError(f"{where}: fields has no {field.name!r}; name its column")
+            source = rule.fields[field.name]
+            if source in AGES and field.type != "numeric":
+                raise UsageError(
+                    f"{where}: field {field.name!r} is {source}, a number, and {field.type} in the "
+                    "schema; make it numeric"
+                )
+        others = [other for other in sequences if other != name]
+        if rule.before is not None and rule.before not in others:
+            raise UsageError(
+                f"{where}: before is {rule.before!r}; choose {', '.join(others) or 'none'}"
+            )
+
+
+def _in_order(rules: Mapping[str, SequenceRule]) -> dict[str, SequenceRule]:
+    """Sequences after those that they stand before; an absent ``where`` there is the other's."""
+    ordered: dict[str, SequenceRule] = {}
+    while len(ordered) < len(rules):
+        ready = [n for n, r in rules.items() if n not in ordered and r.before in (None, *ordered)]
+        if not ready:
+            stuck = next(name for name in rules if name not in ordered)
+            raise UsageError(
+                f"build: sequences: {stuck!r} stands before itself, through "
+                f"{rules[stuck].before!r}; let one of them stand before nothing"
+            )
+        for name in ready:
+            rule = rules[name]
+            if rule.before is not None and rule.where is None:
+                rule = rule.replace(where=ordered[rule.before].where)
+            ordered[name] = rule
+    return ordered
+
+
+def _check_negatives(rules: Rules, schema: Schema) -> None:
+    if rules.item is None:
+        raise UsageError("build: negatives needs build: item, the column to sample from; add it")
+    if rules.label is not None:
+        raise UsageError(
+            "build has both negatives and label; with negatives every event is a 1, drop one of them"
+        )
+    for feature in schema.candidate_features:
+        if feature.side == "cross":
+            raise UsageError(
+                f"feature {feature.name!r} is a cross feature, which is not known of a sampled "
+                "item; drop it, or build: negatives"
+            )

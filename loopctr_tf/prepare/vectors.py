@@ -1,6 +1,5 @@
 """Pretrained vectors of known values, brought into the order of a vocabulary that was fitted."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -64,8 +63,8 @@ class Pretrained:
                     "values": len(kept),
                     "left_out": len(known) - len(kept),
                 }
-                table = dataclasses.replace(
-                    table, vocabulary=kept.to_pylist(), vectors=array[places.drop_null()]
+                table = table.replace(
+                    vocabulary=kept.to_pylist(), vectors=array[places.drop_null()]
                 )
             tables.append(table)
-        return dataclasses.replace(schema, tables=tables)
+        return schema.replace(tables=tables)

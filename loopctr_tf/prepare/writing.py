@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loopctr_tf.features.prepared import PreparedWriter, shard_path
-from loopctr_tf.features.tfrecords import write_records
-from loopctr_tf.features.wire import WireColumn, serialize_rows
+from loopctr_tf.features.records import WireColumn, serialize_rows, write_records
 from loopctr_tf.prepare.workers import run_tasks
 
 Piece = tuple[Mapping[str, WireColumn], Mapping[str, int]]

@@ -1,7 +1,5 @@
 """Exact metrics by depth: rows keep their order, depths their column, and the figures their worth."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,7 +26,7 @@ class AffinityModel:
         return int(head.removeprefix("loop_")) if head else None
 
     def scores(self, features, training, heads):
-        assert set(features) == set(self.schema.input_specs())
+        assert set(features) == set(self.schema.inputs)
         assert training is False
         tf.py_function(self.lengths.extend, [features["long_length"]], [])
         return Scores(features["affinity"][:, None] * tf.range(1.0, len(heads) + 1.0))
@@ -84,8 +82,8 @@ def test_the_models_own_schema_reads_the_rows(prepared):
     model = AffinityModel(schema)
     evaluate_run(model, prepared, "test")
     assert max(model.lengths) == 9
-    short = [dataclasses.replace(s, max_length=min(s.max_length, 4)) for s in schema.sequences]
-    model = AffinityModel(dataclasses.replace(schema, sequences=short))
+    short = [s.replace(max_length=min(s.max_length, 4)) for s in schema.sequences]
+    model = AffinityModel(schema.replace(sequences=short))
     depths, predictions = evaluate_run(model, prepared, "test", batch_size=7)
     assert max(model.lengths) == 4
     np.testing.assert_array_equal(predictions.labels, learnable_frame(60, seed=2)["label"])

@@ -24,7 +24,7 @@ def functions():
     """Signatures in name, inputs and outputs; what they compute is not looked at."""
     specs = {
         name: tf.TensorSpec(spec.shape, tf.as_dtype(spec.dtype), name)
-        for name, spec in small_schema().input_specs().items()
+        for name, spec in small_schema().inputs.items()
     }
 
     def point(**features):
@@ -68,7 +68,7 @@ def test_signatures_are_listed_with_types_and_shapes(model, functions):
     card = model_card(model, functions)
     _, inputs, outputs = _cells(card, "`serving_default`")
     listed = inputs.split("<br>")
-    assert len(listed) == len(small_schema().input_specs())
+    assert len(listed) == len(small_schema().inputs)
     assert "`movie_id` string [any]" in listed
     assert "`history_genres` string [any, any, any]" in listed
     assert "`history_length` int32 [any]" in listed

@@ -40,7 +40,7 @@ def test_the_signatures_are_those_asked_for_with_their_method_names(saved_model,
 
 def test_inputs_are_the_raw_features_and_share_their_first_dimension(saved_model):
     signatures = read_proto(saved_model).signature_def
-    specs = small_schema().input_specs()
+    specs = small_schema().inputs
     for name in ROW_SIGNATURES:
         found = {
             alias: (
@@ -193,7 +193,7 @@ def test_weights_of_half_precision(weights, tolerance, tmp_path):
     assert {name for name in stored if re.search(kinds, name)} <= half
     assert not [name for name in half if "router" in name or "gain" in name or "sink" in name]
     features, _ = random_batch(6, schema=schema)
-    features = {name: features[name] for name in schema.input_specs()}
+    features = {name: features[name] for name in schema.inputs}
     for depth, name in enumerate(names):
         found, expected = loaded.signatures[name](**features), model.score(features, depth)
         found = found["probability"]
@@ -255,7 +255,7 @@ def test_signatures_of_every_kind_score_near_float32_in_mixed_precision(tmp_path
     lc.export_saved_model(mixed, path, signatures=names, warmup_batch_sizes=())
     loaded = tf.saved_model.load(str(path))
     rows, _ = random_batch(6, schema=compact_schema())
-    rows = {name: rows[name] for name in compact_schema().input_specs()}
+    rows = {name: rows[name] for name in compact_schema().inputs}
     users = {name: value[::3] for name, value in rows.items() if name != "movie_id"}
     items = {"movie_id": tf.reshape(rows["movie_id"], [2, 3])}
     rows |= {name: tf.repeat(value, 3, axis=0) for name, value in users.items()}

@@ -127,7 +127,7 @@ def test_the_server_classifies_and_regresses(client, examples, tested):
 
 def test_a_data_frame_with_lists_is_scored_as_it_is(client, tested):
     frame = learnable_frame(60, seed=2)
-    columns = [name for name in small_schema().input_specs() if name in frame]
+    columns = [name for name in small_schema().inputs if name in frame]
     assert isinstance(frame["history_movie"].iloc[0], list)
     found = client.score(frame[columns])
     np.testing.assert_allclose(found, expected(tested, "serving_default"), atol=1e-5)

@@ -54,7 +54,7 @@ def _traced(**specs):
 @pytest.fixture(scope="module")
 def records():
     """Records of `small_schema`, which has every kind of column; nothing runs on them."""
-    specs = small_schema().input_specs()
+    specs = small_schema().inputs
     point = {name: (spec.shape, spec.dtype) for name, spec in specs.items()}
     rank = {
         name: ((None, *spec.shape) if spec.candidate else spec.shape, spec.dtype)

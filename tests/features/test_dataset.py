@@ -115,7 +115,7 @@ def test_frame_and_shards_give_equal_batches(frame, schema, prepared):
 def test_types_and_shapes_are_those_of_the_schema(source, schema):
     dataset = read_dataset(source, schema, batch_size=10)
     features, label = dataset.element_spec
-    specs = schema.input_specs()
+    specs = schema.inputs
     assert set(features) == set(specs)  # the group column comes along only when asked for
     for name, spec in specs.items():
         assert features[name].dtype == spec.dtype

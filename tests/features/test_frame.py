@@ -318,11 +318,11 @@ def test_a_label_other_than_0_and_1_is_named_with_its_row(click, row, shown):
 
 def test_too_many_values_are_told_with_their_row():
     assert refusal(words=[["a"], ["a", "b", "c"]]) == (
-        "column 'words' has 3 values in row 1 and max_values is 2; raise max_values or keep fewer"
+        "column 'words' has 3 values in row 1 and max_values is 2; raise max_values or send fewer"
     )
     assert refusal(past_words=[[["a"], []], [["b", "c", "d"]]]) == (
         "column 'past_words' has 3 values in row 1 and max_values is 2; "
-        "raise max_values or keep fewer"
+        "raise max_values or send fewer"
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import Feature, InputSpec, Schema, Sequence, Table, load_with_build
+from loopctr_tf.features.schema import Feature, Schema, Sequence, Table, load_with_build
 from tests.factories import schema_dict, small_schema
 
 
@@ -44,10 +44,10 @@ def changed(*path, **values) -> dict:
             "feature 'movie_id': type is 'embedding'; choose categorical, multi_categorical, numeric",
         ),
         (changed("features", 0, type=None), "feature 'movie_id' has no 'type'; add it"),
-        (changed("features", 0, name=None), "feature None has no 'name'; add it"),
+        (changed("features", 0, name=None), "feature None: key 'name' is missing; add it"),
         (
             changed("features", 0, side="seller"),
-            "feature 'movie_id': side is 'seller'; choose user, context, item, cross",
+            "feature 'movie_id': side is 'seller'; choose 'user', 'context', 'item' or 'cross'",
         ),
         (
             changed("features", 0, side=None),
@@ -60,37 +60,47 @@ def changed(*path, **values) -> dict:
         ),
         (
             changed("features", 0, table=None),
-            "feature 'movie_id' is categorical and names no table; add `table: ...`",
+            "feature 'movie_id': key 'table' is missing; add it",
         ),
         (
             changed("features", 0, max_values=3),
-            "feature 'movie_id' is categorical and has max_values; drop it",
+            "feature 'movie_id': key 'max_values' does not exist; known are name, type, side, table",
         ),
         (
             changed("features", 1, max_values=None),
-            "feature 'genres': max_values is None; give a whole number of 1 or more",
+            "feature 'genres': key 'max_values' is missing; add it",
         ),
         (
             changed("features", 1, max_values=0),
-            "feature 'genres': max_values is 0; give a whole number of 1 or more",
+            "feature 'genres': max_values is 0; give 1 or more",
         ),
         (
             changed("features", 2, table="zip"),
-            "feature 'age' is numeric and names table 'zip'; drop `table`",
+            "feature 'age': key 'table' does not exist; known are name, type, side, transform, mean, "
+            "std, default",
         ),
-        (changed("features", 2, std=0), "feature 'age': std is 0.0; give a positive number"),
-        (changed("features", 2, mean="old"), "feature 'age': mean is 'old'; give a number"),
-        (changed("features", 2, mean=float("nan")), "feature 'age': mean is nan; give a number"),
-        (changed("features", 2, std=float("inf")), "feature 'age': std is inf; give a number"),
-        (changed("features", 2, default=True), "feature 'age': default is True; give a number"),
+        (changed("features", 2, std=0), "feature 'age': std is 0; give more than 0"),
+        (changed("features", 2, mean="old"), "feature 'age': mean is 'old', a str; give a number"),
+        (
+            changed("features", 2, mean=float("nan")),
+            "feature 'age': mean is nan, a float; give a finite number",
+        ),
+        (
+            changed("features", 2, std=float("inf")),
+            "feature 'age': std is inf, a float; give a finite number",
+        ),
+        (
+            changed("features", 2, default=True),
+            "feature 'age': default is True, a bool; give a number",
+        ),
         (
             changed("features", 2, transform="sqrt"),
-            "feature 'age': transform is 'sqrt'; choose none, log1p",
+            "feature 'age': transform is 'sqrt'; choose 'none' or 'log1p'",
         ),
         (
             changed("features", 2, avg=3.0),
-            "feature 'age' has an unknown key 'avg'; known are name, type, side, table, max_values, "
-            "transform, mean, std, default",
+            "feature 'age': key 'avg' does not exist; known are name, type, side, transform, mean, "
+            "std, default",
         ),
         (
             changed("features", 2, name="movie_id"),
@@ -108,7 +118,7 @@ def changed(*path, **values) -> dict:
             changed("features", 2, name="label"),
             "column name 'label' is used twice; names must be unique",
         ),
-        (changed("features", 2, name=7), "column name 7 is not text; give a name"),
+        (changed("features", 2, name=7), "feature 7: name is 7, an int; give text"),
         (changed("features", 2, name=""), "column name '' is not text; give a name"),
     ],
 )
@@ -124,29 +134,28 @@ def test_a_bad_feature_is_named_with_the_remedy(values, expected):
     [
         (
             changed("sequences", 0, max_length=0),
-            "sequence 'history': max_length is 0; give a whole number of 1 or more",
+            "sequence 'history': max_length is 0; give 1 or more",
         ),
         (
             changed("sequences", 0, max_length=2.5),
-            "sequence 'history': max_length is 2.5; give a whole number of 1 or more",
+            "sequence 'history': max_length is 2.5, a float; give a whole number",
         ),
         (
             changed("sequences", 0, max_length=None),
-            "sequence 'history' has no 'max_length'; add it",
+            "sequence 'history': key 'max_length' is missing; add it",
         ),
-        (changed("sequences", 0, name=None), "sequence None has no 'name'; add it"),
+        (changed("sequences", 0, name=None), "sequence None: key 'name' is missing; add it"),
         (
             changed("sequences", 0, name="long"),
             "column name 'long_length' is used twice; names must be unique",
         ),
         (
             changed("sequences", 0, compress="no"),
-            "sequence 'history': compress is 'no'; write true or false",
+            "sequence 'history': compress is 'no', a str; give true or false",
         ),
         (
             changed("sequences", 0, length=3),
-            "sequence 'history' has an unknown key 'length'; "
-            "known are name, fields, max_length, compress",
+            "sequence 'history': key 'length' does not exist; did you mean 'max_length'?",
         ),
         (changed("sequences", 0, fields=[]), "sequence 'history' has no fields; list at least one"),
         (changed("sequences", 0, fields=None), "sequence 'history': fields is None; write a list"),
@@ -182,24 +191,23 @@ def test_a_bad_sequence_is_named_with_the_remedy(values, expected):
         ),
         (
             changed("tables", "zip", hash_buckets=0),
-            "table 'zip': hash_buckets is 0; give a whole number of 1 or more",
+            "table 'zip': hash_buckets is 0; give 1 or more",
         ),
         (
             changed("tables", "zip", dtype="float32"),
-            "table 'zip': dtype is 'float32'; choose string, int64",
+            "table 'zip': dtype is 'float32'; choose 'string' or 'int64'",
         ),
         (
             changed("tables", "zip", dim=-1),
-            "table 'zip': dim is -1; give a whole number of 1 or more",
+            "table 'zip': dim is -1; give 1 or more",
         ),
         (
             changed("tables", "zip", bucket=3),
-            "table 'zip' has an unknown key 'bucket'; "
-            "known are name, dtype, vocabulary, oov_buckets, hash_buckets, dim, trainable, vectors",
+            "table 'zip': key 'bucket' does not exist; did you mean 'oov_buckets'?",
         ),
         (
             changed("tables", "movie", oov_buckets=0),
-            "table 'movie': oov_buckets is 0; give a whole number of 1 or more",
+            "table 'movie': oov_buckets is 0; give 1 or more",
         ),
         (
             changed("tables", "movie", vocabulary=["a", "b", "a"]),
@@ -282,8 +290,8 @@ def test_columns_that_differ_in_case_alone_are_refused():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (changed(label=None), "the schema has no 'label'; add it"),
-        (changed(group=None), "the schema has no 'group'; add it"),
+        (changed(label=None), "schema key 'label' is missing; add it"),
+        (changed(group=None), "schema key 'group' is missing; add it"),
         (changed(features=None), "the schema has no 'features'; add it"),
         (changed(features=[]), "the schema has no features; list at least one"),
         (changed(features={"a": 1}), "features is {'a': 1}; write a list"),
@@ -292,10 +300,9 @@ def test_columns_that_differ_in_case_alone_are_refused():
         (changed(version=2), "schema version is 2; this library reads 1"),
         (
             changed(labels="x"),
-            "schema has an unknown key 'labels'; "
-            "known are version, label, group, tables, features, sequences",
+            "schema key 'labels' does not exist; did you mean 'label'?",
         ),
-        (changed(label=3), "column name 3 is not text; give a name"),
+        (changed(label=3), "label is 3, an int; give text"),
         (changed(group=""), "group is ''; name the column that GAUC groups by"),
         (
             changed(group="label"),
@@ -317,21 +324,23 @@ def test_a_bad_schema_is_told_with_the_remedy(values, expected):
 
 
 def test_inputs_are_named_typed_and_shaped():
-    assert small_schema().input_specs() == {
-        "age": InputSpec("float32", (None,)),
-        "zip_code": InputSpec("string", (None,)),
-        "device": InputSpec("int64", (None,)),
-        "movie_id": InputSpec("string", (None,), candidate=True),
-        "genres": InputSpec("string", (None, None), candidate=True),
-        "affinity": InputSpec("float32", (None,), candidate=True),
-        "history_movie": InputSpec("string", (None, None)),
-        "history_genres": InputSpec("string", (None, None, None)),
-        "history_gap": InputSpec("float32", (None, None)),
-        "history_length": InputSpec("int32", (None,)),
-        "long_movie": InputSpec("string", (None, None)),
-        "long_rating": InputSpec("float32", (None, None)),
-        "long_length": InputSpec("int32", (None,)),
+    expected = {
+        "age": ("float32", (None,), False),
+        "zip_code": ("string", (None,), False),
+        "device": ("int64", (None,), False),
+        "movie_id": ("string", (None,), True),
+        "genres": ("string", (None, None), True),
+        "affinity": ("float32", (None,), True),
+        "history_movie": ("string", (None, None), False),
+        "history_genres": ("string", (None, None, None), False),
+        "history_gap": ("float32", (None, None), False),
+        "history_length": ("int32", (None,), False),
+        "long_movie": ("string", (None, None), False),
+        "long_rating": ("float32", (None, None), False),
+        "long_length": ("int32", (None,), False),
     }
+    found = {n: (i.dtype, i.shape, i.candidate) for n, i in small_schema().inputs.items()}
+    assert found == expected
 
 
 def test_rows_of_a_table_count_the_unknown_values():
@@ -450,14 +459,18 @@ def test_a_section_build_is_passed_over_in_files_alone(tmp_path):
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     assert Schema.load(tmp_path) == small_schema()
     assert load_with_build(tmp_path) == (small_schema(), {"user": "user_id"})
-    assert "unknown key 'build'" in refusal(values)
+    assert "key 'build' does not exist" in refusal(values)
     Schema.load(tmp_path).save(tmp_path / "saved")
     assert load_with_build(tmp_path / "saved") == (small_schema(), None)
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(b"label: [", "is not YAML"), (b"\xff\xfe", "is not YAML"), (b"", "schema is None")],
+    [
+        (b"label: [", "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+        (b"", "the schema has no 'features'"),
+    ],
 )
 def test_a_file_that_is_no_schema_is_told(tmp_path, content, expected):
     (tmp_path / "schema.yaml").write_bytes(content)

@@ -1,6 +1,5 @@
 """Pretrained tables: what a schema takes, where training starts from, and what stays as it is."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -62,7 +61,7 @@ def test_the_width_is_that_of_the_vectors():
         ),
         ({"vectors": [[1.0]]}, "vectors are of type list; give a NumPy array of numbers"),
         ({"vectors": VECTORS.astype(str)}, "vectors are of type <U32; give a NumPy array"),
-        ({"trainable": "no"}, "trainable is 'no'; write true or false"),
+        ({"trainable": "no"}, "trainable is 'no', a str; give true or false"),
         (
             {"vocabulary": None, "hash_buckets": 3},
             "vectors need a vocabulary, which names their rows; give one",
@@ -201,8 +200,8 @@ def test_a_run_keeps_a_frozen_table_and_is_loaded_evaluated_and_exported(
 
 def test_training_from_a_frozen_table_without_vectors_is_refused(prepared, tmp_path):
     schema = pretrained()
-    tables = [dataclasses.replace(table, vectors=None) for table in schema.tables]
-    schema = dataclasses.replace(schema, tables=tables)
+    tables = [table.replace(vectors=None) for table in schema.tables]
+    schema = schema.replace(tables=tables)
     with pytest.raises(UsageError, match="table 'genre' is not trainable and has no vectors"):
         train(prepared, tmp_path / "run", schema=schema, verbose=0)
     assert not (tmp_path / "run").exists()

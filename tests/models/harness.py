@@ -45,7 +45,7 @@ def batch(schema: lc.Schema | None = None, seed: int = 3):
     """(features of the schema, labels) with empty, short and full histories."""
     schema = schema or small_schema()
     features, labels = random_batch(ROWS, seed, schema)
-    return {name: features[name] for name in schema.input_specs()}, labels
+    return {name: features[name] for name in schema.inputs}, labels
 
 
 def scores(model, features) -> np.ndarray:
@@ -105,7 +105,7 @@ def check_padding(model) -> None:
 
 def sides(model, features, candidates: int = CANDIDATES, seed: int = 4):
     """A request's features, those of N candidates [R, N, ...], and all pairs row by row."""
-    specs = model.schema.input_specs()
+    specs = model.schema.inputs
     rng = np.random.default_rng(seed)
     user = {name: value for name, value in features.items() if not specs[name].candidate}
     listed = {}

@@ -83,7 +83,7 @@ FEATURES = {
 
 
 def tensors(values) -> dict[str, tf.Tensor]:
-    dtypes = {name: spec.dtype for name, spec in schema().input_specs().items()}
+    dtypes = {name: spec.dtype for name, spec in schema().inputs.items()}
     return {name: tf.constant(value, dtypes[name]) for name, value in values.items()}
 
 

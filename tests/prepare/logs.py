@@ -13,7 +13,7 @@ from loopctr_tf.prepare.event_rows import EventRows
 from loopctr_tf.prepare.plan import make_plan
 from loopctr_tf.prepare.reading import TableReader
 from loopctr_tf.prepare.rejects import Rejects
-from loopctr_tf.prepare.rules_yaml import load_rules
+from loopctr_tf.prepare.rules import load_rules
 from loopctr_tf.prepare.store import load_store
 
 START = 1_700_000_000

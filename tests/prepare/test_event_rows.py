@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.wire import serialize_rows
+from loopctr_tf.features.records import serialize_rows
 from loopctr_tf.prepare.event_rows import RowWriter
 from tests.prepare.logs import load_rows, negatives_dict, random_log, schema_dict
 

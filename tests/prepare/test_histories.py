@@ -9,7 +9,10 @@ import pytest
 from loopctr_tf.prepare.histories import Histories
 from loopctr_tf.prepare.rules import Condition, SequenceRule
 
-CLICK, LIKE = Condition("kind", values=("click",)), Condition("kind", values=("like",))
+CLICK, LIKE = (
+    Condition(column="kind", values=("click",)),
+    Condition(column="kind", values=("like",)),
+)
 
 
 class Log:
@@ -45,7 +48,8 @@ def histories(log, exact_order=False, **sequences):
     rules = SimpleNamespace(
         exact_order=exact_order,
         sequences={
-            name: SequenceRule({}, where, before) for name, (_, where, before) in sequences.items()
+            name: SequenceRule(fields={}, where=where, before=before)
+            for name, (_, where, before) in sequences.items()
         },
     )
     return Histories(log, schema, rules)

@@ -3,7 +3,7 @@ import pytest
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.plan import Source, make_plan
-from loopctr_tf.prepare.rules_yaml import read_rules
+from loopctr_tf.prepare.rules import read_rules
 from loopctr_tf.prepare.wanted import Wanted
 from tests.prepare.logs import negatives_dict, schema_dict
 

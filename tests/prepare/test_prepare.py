@@ -278,5 +278,5 @@ def test_a_prepared_folder_can_be_trained_on(tmp_path):
     out = tmp_path / "out"
     prepare_events(**write_log(tmp_path, schema_dict()), out=out, workers=1)
     features, label = next(iter(lc.read_dataset(out / "train", batch_size=8)))
-    assert set(features) == set(lc.Schema.load(out).input_specs())
+    assert set(features) == set(lc.Schema.load(out).inputs)
     assert label.shape == (8,)

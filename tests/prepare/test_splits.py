@@ -35,7 +35,7 @@ def refusal(*arguments, **keywords) -> str:
 
 
 def test_shares_are_of_the_rows_and_the_latest_are_tested():
-    found, facts = splits(TimeSplit(0.2, 0.3), seconds=[5, 3, 9, 1, 7, 0, 8, 2, 6, 4])
+    found, facts = splits(TimeSplit(valid=0.2, test=0.3), seconds=[5, 3, 9, 1, 7, 0, 8, 2, 6, 4])
     assert found == "vtTtTtTtvt"
     assert facts == {
         "valid_from": "1970-01-01T00:00:05+00:00",
@@ -45,12 +45,15 @@ def test_shares_are_of_the_rows_and_the_latest_are_tested():
 
 def test_rows_of_one_time_are_not_torn_apart():
     """Half of six rows begins in the middle of time 2, which is then in the later split as a whole."""
-    assert splits(TimeSplit(0.0, 0.5), seconds=[1, 2, 2, 2, 3, 4])[0] == "tTTTTT"
-    assert splits(TimeSplit(0.5, 0.17), seconds=[1, 2, 2, 2, 3, 4])[0] == "tvvvvT"
+    assert splits(TimeSplit(valid=0.0, test=0.5), seconds=[1, 2, 2, 2, 3, 4])[0] == "tTTTTT"
+    assert splits(TimeSplit(valid=0.5, test=0.17), seconds=[1, 2, 2, 2, 3, 4])[0] == "tvvvvT"
 
 
 def test_only_the_rows_count():
-    assert splits(TimeSplit(0.0, 0.5), seconds=[1, 2, 3, 4, 5, 6], rows=[0, 1, 2, 5])[0] == "ttTT"
+    assert (
+        splits(TimeSplit(valid=0.0, test=0.5), seconds=[1, 2, 3, 4, 5, 6], rows=[0, 1, 2, 5])[0]
+        == "ttTT"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,19 +71,19 @@ def test_moments_are_numbers_in_the_unit_or_dates(valid, test, unit):
 
 
 def test_last_rows_of_each_user_are_split_off():
-    found, facts = splits(LastSplit(1, 2), user="aaaaabbbcccc")
+    found, facts = splits(LastSplit(valid=1, test=2), user="aaaaabbbcccc")
     assert found == "ttvTT" + "ttt" + "tvTT"
     assert facts == {"users_wholly_in_train": 1}
-    assert splits(LastSplit(1, 0), user="aaab")[0] == "ttvt"
+    assert splits(LastSplit(valid=1, test=0), user="aaab")[0] == "ttvt"
 
 
 def test_a_column_names_the_split():
     column = Column(
         pa.array(["x", "y", "z", "w"], pa.large_string()), np.array([0, 1, 2, 3, 0], np.int32)
     )
-    rule = ColumnSplit("part", {"x": "train", "y": "valid", "w": "valid", "z": "test"})
+    rule = ColumnSplit(column="part", train=("x",), valid=("y", "w"), test=("z",))
     assert splits(rule, user="aaaaa", part=column)[0] == "tvTvt"
-    some = ColumnSplit("part", {"x": "train", "y": "valid", "z": "test"})
+    some = ColumnSplit(column="part", train=("x",), valid=("y",), test=("z",))
     assert splits(some, user="aaaaa", part=column, rows=[0, 1, 2])[0] == "tvT"
     assert refusal(some, user="aaaaa", part=column).startswith(
         "build: split: column 'part' holds 'w' in a row, and the rules name x, y, z; add it to train"
@@ -88,17 +91,19 @@ def test_a_column_names_the_split():
 
 
 def test_a_split_without_rows_is_refused():
-    assert refusal(TimeSplit(0.1, 0.5), seconds=[1, 1, 1, 1]).startswith(
+    assert refusal(TimeSplit(valid=0.1, test=0.5), seconds=[1, 1, 1, 1]).startswith(
         "build: split leaves train without rows (of 4 rows: test 4); "
     )
-    assert "leaves valid without rows" in refusal(TimeSplit(0.1, 0.5), seconds=[1, 1, 2, 2])
-    assert "leaves valid without rows" in refusal(LastSplit(1, 2), user="aaabbb")
+    assert "leaves valid without rows" in refusal(
+        TimeSplit(valid=0.1, test=0.5), seconds=[1, 1, 2, 2]
+    )
+    assert "leaves valid without rows" in refusal(LastSplit(valid=1, test=2), user="aaabbb")
     late = TimeSplit(valid_from=2, test_from=9)
     assert "leaves test without rows (of 3 rows: train 2, valid 1)" in refusal(
         late, seconds=[0, 1, 2]
     )
     column = Column(pa.array(["x", "y"], pa.large_string()), np.array([0, 0], np.int32))
-    rule = ColumnSplit("part", {"x": "train", "y": "test"})
+    rule = ColumnSplit(column="part", train=("x",), test=("y",))
     assert "leaves test without rows" in refusal(rule, user="aa", part=column)
 
 

@@ -96,15 +96,20 @@ def test_conditions(tmp_path):
     ratings = [5, 3, None, 1]
     events = [{"time": START + i, "rating": r} for i, r in enumerate(ratings)]
     found = store(tmp_path, *events, label={"column": "kind", "values": ["click"]})
-    assert found.matches(Condition("rating", values=("3", "1"))).tolist() == [
+    assert found.matches(Condition(column="rating", values=("3", "1"))).tolist() == [
         False,
         True,
         False,
         True,
     ]
-    assert found.matches(Condition("rating", at_least=3)).tolist() == [True, True, False, False]
-    assert found.matches(Condition("label", values=("0",)), "label").tolist() == [False] * 4
-    assert found.matches(Condition("label", at_least=1), "label").tolist() == [True] * 4
+    assert found.matches(Condition(column="rating", at_least=3)).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert found.matches(Condition(column="label", values=("0",)), "label").tolist() == [False] * 4
+    assert found.matches(Condition(column="label", at_least=1), "label").tolist() == [True] * 4
 
 
 def test_items_and_users_are_joined(tmp_path):

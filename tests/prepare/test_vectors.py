@@ -1,7 +1,5 @@
 """Pretrained vectors in the order of a fitted vocabulary, and rejects of rows with histories."""
 
-import dataclasses
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -100,8 +98,8 @@ build:
 def test_whole_numbers_have_vectors(tmp_path):
     draft = schema(dtype="int64")
     pretrained = Pretrained(draft, {"movie": ([7, 5], np.eye(2))})
-    tables = [dataclasses.replace(draft.tables[0], vocabulary=(5, 6)), draft.tables[1]]
-    table = pretrained.into(dataclasses.replace(draft, tables=tables)).table("movie")
+    tables = [draft.tables[0].replace(vocabulary=(5, 6)), draft.tables[1]]
+    table = pretrained.into(draft.replace(tables=tables)).table("movie")
     assert table.vocabulary == (5,)
     assert table.vectors.tolist() == [[0, 1]]
 

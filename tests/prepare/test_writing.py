@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from loopctr_tf.features.prepared import SPLITS, PreparedWriter
-from loopctr_tf.features.wire import WireColumn, wire_values
+from loopctr_tf.features.records import WireColumn, wire_values
 from loopctr_tf.prepare.prepare import prepare_events
 from loopctr_tf.prepare.writing import write_shards
 from tests.factories import small_schema

@@ -189,7 +189,7 @@ class LoopCTR(CachedUser, RankingModel):
     @no_autograph
     def call(self, features, loops: int | None = None, training=None, return_statistics=False):
         """Logits [B, loops + 1]; with ``return_statistics`` also [6 routers, loops + 1, 2, E]."""
-        tokens = self.encoder({name: features[name] for name in self.schema.input_specs()})
+        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
         logits, statistics = self.depths(tokens, self.checked_loops(loops), training)
         return (logits, statistics) if return_statistics else logits
 
@@ -201,7 +201,7 @@ class LoopCTR(CachedUser, RankingModel):
 
     def scores(self, features, training, heads: tuple[str, ...]) -> Scores:
         """As in the base; XLA compiles :meth:`depths` alone, without the sum over replicas."""
-        tokens = self.encoder({name: features[name] for name in self.schema.input_specs()})
+        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
         return self.forward(tokens, training, heads)
 
     def forward(self, tokens: TokenGroups, training, heads: tuple[str, ...]) -> Scores:

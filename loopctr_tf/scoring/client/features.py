@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import PADDING
+from loopctr_tf.features.columns import PADDING
 from loopctr_tf.scoring import tensors
 from loopctr_tf.scoring.client.signature import Signature, TensorInfo
 

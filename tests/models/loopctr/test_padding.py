@@ -189,7 +189,7 @@ def test_the_order_of_events_matters_only_by_recency(features):
 def entered(model, features):
     """The user's side after the Entry Block, and all global tokens of rows."""
     candidates = {f.name for f in model.schema.candidate_features}
-    names = model.schema.input_specs()
+    names = model.schema.inputs
     user = {name: features[name] for name in names if name not in candidates}
     items = {name: features[name][:, None] for name in names if name in candidates}
     side = model.user_side(model.encoder(user))

@@ -32,7 +32,7 @@ def sides(model):
     """User features [R, ...], candidate features [R, N, ...], and both as R N rows."""
     features, _ = random_batch(REQUESTS * CANDIDATES, seed=3)
     candidate = {feature.name for feature in model.schema.candidate_features}
-    inputs = model.schema.input_specs()
+    inputs = model.schema.inputs
     user = {name: features[name][:REQUESTS] for name in inputs if name not in candidate}
     items = {
         name: tf.reshape(features[name], [REQUESTS, CANDIDATES, *features[name].shape[1:]])

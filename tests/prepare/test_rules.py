@@ -16,8 +16,9 @@ from loopctr_tf.prepare.rules import (
     SequenceRule,
     TableRule,
     TimeSplit,
+    load_rules,
+    read_rules,
 )
-from loopctr_tf.prepare.rules_yaml import load_rules, read_rules
 from tests.prepare.logs import negatives_dict, schema_dict
 
 PLAIN = schema_dict()
@@ -40,9 +41,9 @@ def test_everything_is_read():
         "s",
     )
     assert (found.exact_order, found.duplicates, found.negatives) == (False, "reject", None)
-    assert found.label == Condition("rating", at_least=4.0)
-    assert found.rows == Condition("kind", values=("impression", "click"))
-    assert found.split == TimeSplit(0.2, 0.2)
+    assert found.label == Condition(column="rating", at_least=4.0)
+    assert found.rows == Condition(column="kind", values=("impression", "click"))
+    assert found.split == TimeSplit(valid=0.2, test=0.2)
     # Tables that nobody speaks of are fitted as well; one that is hashed is not.
     assert found.tables == {
         "item": TableRule(min_count=3),
@@ -51,7 +52,7 @@ def test_everything_is_read():
         "device": TableRule(),
         "rating": TableRule(),
     }
-    assert found.sequences["clicks"].where == Condition("label", values=("1",))
+    assert found.sequences["clicks"].where == Condition(column="label", values=("1",))
     assert found.sequences["views"].where is None
     assert found.as_written == PLAIN["build"]
 
@@ -60,12 +61,14 @@ def test_a_sequence_before_another_comes_after_it_and_takes_its_condition():
     found = rules()
     assert list(found.sequences) == ["clicks", "views", "older"]
     fields = {"older_item": "item_id"}
-    clicks = Condition("label", values=("1",))
-    assert found.sequences["older"] == SequenceRule(fields, clicks, "clicks")
+    clicks = Condition(column="label", values=("1",))
+    assert found.sequences["older"] == SequenceRule(fields=fields, where=clicks, before="clicks")
     likes = {"column": "kind", "values": ["like"]}
     sequences = copy.deepcopy(PLAIN["build"]["sequences"])
     sequences["older"]["where"] = likes
-    assert rules(sequences=sequences).sequences["older"].where == Condition("kind", ("like",))
+    assert rules(sequences=sequences).sequences["older"].where == Condition(
+        column="kind", values=("like",)
+    )
 
 
 def test_other_writings():
@@ -79,10 +82,10 @@ def test_other_writings():
         split={"by": "last", "valid": 1, "test": 2},
     )
     assert (found.time_unit, found.exact_order, found.duplicates) == ("ms", True, "keep")
-    assert found.negatives == NegativeRule(4, "popularity", 3)
+    assert found.negatives == NegativeRule(per_positive=4, seed=3)
     assert found.separators == {"tags": "^"}
     assert found.fixed == {"price"}
-    assert found.split == LastSplit(1, 2)
+    assert found.split == LastSplit(valid=1, test=2)
 
 
 def test_splits_at_moments_and_by_column():
@@ -91,7 +94,7 @@ def test_splits_at_moments_and_by_column():
     assert found.split == TimeSplit(valid_from="2024-01-31", test_from=1_700_000_000)
     assert found.as_written["split"]["valid_from"] == "2024-01-31"
     found = rules(split={"by": "column", "column": "part", "train": ["a", 1], "test": ["b"]})
-    assert found.split == ColumnSplit("part", {"a": "train", "1": "train", "b": "test"})
+    assert found.split == ColumnSplit(column="part", train=("a", "1"), test=("b",))
 
 
 SEQUENCES = PLAIN["build"]["sequences"]
@@ -100,32 +103,50 @@ CYCLE = {
     "clicks": {**SEQUENCES["clicks"], "before": "older"},
 }
 MISTAKES = [
-    ({"user": None}, "build has no 'user'; add it"),
-    ({"usr": "x"}, "build has an unknown key 'usr'; known are user, item, "),
-    ({"user": 3}, "build: user is 3; name a column"),
-    ({"time_unit": "minutes"}, "build: time_unit is 'minutes'; choose s, ms, us, ns"),
-    ({"exact_order": "yes"}, "build: exact_order is 'yes'; write true or false"),
-    ({"duplicates": "drop"}, "build: duplicates is 'drop'; choose reject, keep"),
-    ({"label": {"column": "x"}}, "build: label needs either values or at_least, and not both"),
-    ({"label": {"values": [1]}}, "build: label has no 'column'; add it"),
-    ({"label": {"column": "x", "values": []}}, "build: label: values is empty; list at least one"),
+    ({"user": None}, "build: key 'user' is missing; add it"),
+    ({"usr": "x"}, "build: key 'usr' does not exist; did you mean 'user'?"),
+    ({"user": 3}, "build: user is 3, an int; give text"),
+    ({"time_unit": "minutes"}, "build: time_unit is 'minutes'; choose 's', 'ms', 'us' or 'ns'"),
+    ({"exact_order": "yes"}, "build: exact_order is 'yes', a str; give true or false"),
+    ({"duplicates": "drop"}, "build: duplicates is 'drop'; choose 'reject' or 'keep'"),
+    ({"label": {"column": "x"}}, "build: label: give either values or at_least, and not both"),
+    ({"label": {"values": [1]}}, "build: label: key 'column' is missing; add it"),
+    (
+        {"label": {"column": "x", "values": []}},
+        "build: label: values is empty; give at least one value",
+    ),
     (
         {"label": {"column": "x", "values": [True]}},
-        "build: label: values holds True; give text or whole numbers, quote others",
+        "build: label: values: one is True; give text or whole numbers, quote others",
     ),
-    ({"rows": {"column": "x", "at_least": "4"}}, "build: rows: at_least is '4'; give a number"),
-    ({"columns": {"tags": {}}}, "build: columns: 'tags': separator is None; give text such as"),
-    ({"tables": {"city": {}}}, "build: tables: 'city' is no table of the schema with `vocabulary"),
-    ({"tables": {"item": {"min_count": 0}}}, "build: tables: 'item': min_count is 0; give a whole"),
-    ({"tables": {"item": {"most": 1}}}, "build: tables: 'item' has an unknown key 'most'"),
-    ({"numeric": {"city": {"fixed": True}}}, "build: numeric: 'city' is no numeric feature or"),
-    ({"negatives": {"by": "uniform"}}, "build: negatives has no 'per_positive'; say how many"),
+    ({"rows": {"column": "x", "at_least": "four"}}, "build: rows: at_least is 'four', a str"),
+    ({"columns": {"tags": {}}}, "build: columns.tags: key 'separator' is missing; add it"),
+    (
+        {"tables": {"city": {}}},
+        "build: tables: 'city' is not a table of the schema with `vocabulary: []`, which are item",
+    ),
+    ({"tables": {"item": {"min_count": 0}}}, "build: tables.item: min_count is 0; give 1 or more"),
+    (
+        {"tables": {"item": {"most": 1}}},
+        "build: tables.item: key 'most' does not exist; known are min_count, max_size",
+    ),
+    (
+        {"numeric": {"city": {"fixed": True}}},
+        "build: numeric: 'city' is not a numeric feature or field of the schema; drop it",
+    ),
+    ({"negatives": {"by": "uniform"}}, "build: negatives: key 'per_positive' is missing; add it"),
     (
         {"negatives": {"per_positive": 1}},
         "build has both negatives and label; with negatives every",
     ),
-    ({"negatives": {"per_positive": 1, "by": "x"}}, "build: negatives: by is 'x'; choose popular"),
-    ({"negatives": {"per_positive": 1, "seed": -1}}, "build: negatives: seed is -1; give a whole"),
+    (
+        {"negatives": {"per_positive": 1, "by": "x"}},
+        "build: negatives: by is 'x'; choose 'popularity' or 'uniform'",
+    ),
+    (
+        {"negatives": {"per_positive": 1, "seed": -1}},
+        "build: negatives: seed is -1; give 0 or more",
+    ),
     (
         {"negatives": {"per_positive": 1}, "label": None},
         "feature 'affinity' is a cross feature, which is not known of a sampled item; drop it, or",
@@ -134,35 +155,47 @@ MISTAKES = [
         {"negatives": {"per_positive": 1}, "item": None},
         "build: negatives needs build: item, the column to sample from; add it",
     ),
-    ({"split": {"by": "user"}}, "build: split: by is 'user'; choose time, last, column"),
-    ({"split": {"by": "time", "valid": 0.1}}, "build: split has no 'test'; add it"),
-    ({"split": {"by": "time", "valid": 1, "test": 0}}, "build: split: valid is 1; give a share of"),
+    ({"split": {"by": "user"}}, "build: split: by is 'user'; choose 'time', 'last', 'column'"),
+    (
+        {"split": {"by": "time", "valid": 0.1}},
+        "build: split.time: give valid and test, or else valid_from and test_from",
+    ),
+    (
+        {"split": {"by": "time", "valid": 1, "test": 0}},
+        "build: split.time: valid is 1; give less than 1",
+    ),
     (
         {"split": {"by": "time", "valid": 0.5, "test": 0.5}},
         "valid and test are 1; leave train some",
     ),
-    ({"split": {"by": "time", "valid_from": 1}}, "build: split has no 'test_from'; add it"),
+    (
+        {"split": {"by": "time", "valid_from": 1}},
+        "build: split.time: give valid and test, or else valid_from and test_from",
+    ),
     (
         {"split": {"by": "time", "valid_from": [1], "test_from": 2}},
-        "build: split: valid_from is [1]; give a date such as 2024-01-31, or a number",
+        "build: split.time: valid_from: it is [1]; give a date such as 2024-01-31, or a number",
     ),
     (
         {"split": {"by": "last", "valid": 0.1, "test": 0.1}},
-        "build: split: valid is 0.1; give a number of rows a user",
+        "build: split.last: valid is 0.1, a float; give a whole number",
     ),
     (
         {"split": {"by": "column", "column": "p", "train": ["a"], "test": ["a"]}},
         "build: split: 'a' is in train and test; keep one",
     ),
-    ({"split": {"by": "column", "column": "p"}}, "build: split has no 'train'; add it"),
+    (
+        {"split": {"by": "column", "column": "p"}},
+        "build: split.column: key 'train' is missing; add it",
+    ),
     ({"sequences": {}}, "build: sequences: 'older' is missing; say which events go into it"),
     (
         {"sequences": {**SEQUENCES, "more": {}}},
-        "build: sequences has an unknown key 'more'; known are older, clicks, views",
+        "build: sequences.more: key 'fields' is missing; add it",
     ),
     (
         {"sequences": {**SEQUENCES, "older": {}}},
-        "build: sequences: 'older': fields has no 'older_item'; name its column",
+        "build: sequences.older: key 'fields' is missing; add it",
     ),
     (
         {"sequences": {**SEQUENCES, "older": {"before": "older", "fields": {"older_item": "x"}}}},
@@ -174,7 +207,7 @@ MISTAKES = [
     ),
     (
         {"sequences": CYCLE},
-        "build: sequences: 'older' stands before itself, by way of 'clicks'; let",
+        "build: sequences: 'older' stands before itself, through 'clicks'; let one of",
     ),
 ]
 
