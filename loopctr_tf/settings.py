@@ -45,10 +45,10 @@ class Settings(pydantic.BaseModel):
         try:
             super().__init__(**values)
         except pydantic.ValidationError as error:
-            raise usage_error(error, type(self), self.where(values)) from None
+            raise usage_error(error, type(self), self.subject(values)) from None
 
     @classmethod
-    def where(cls, values: Mapping[str, Any]) -> str:
+    def subject(cls, values: Mapping[str, Any]) -> str:
         """What stands in front of the name of a bad value, e.g. ``feature 'age': ``."""
         return ""
 

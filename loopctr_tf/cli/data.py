@@ -159,3 +159,33 @@ def describe(prepared, plots, as_json):
         with new_folder(plots) as folder:
             draw_description(folder, found)
     click.echo(json_text(found) if as_json else description_text(found))
+
+
+@schema_group.command(name="json")
+@click.option(
+    "--of",
+    "file",
+    type=click.Choice(["schema", "config"]),
+    default="schema",
+    show_default=True,
+    help="schema.yaml, or a run's config.yaml.",
+)
+def json_schema(file):
+    """Print the JSON schema of schema.yaml or config.yaml, so that an editor completes and checks it.
+
+    \b
+    Example:
+      loopctr schema json > schema.schema.json
+      and as the first line of schema.yaml:
+      # yaml-language-server: $schema=schema.schema.json
+    """
+    from loopctr_tf.files import json_text
+
+    if file == "schema":
+        from loopctr_tf.features.schema import json_schema as schema
+
+        click.echo(json_text(schema()))
+    else:
+        from loopctr_tf.training.settings import RunConfig
+
+        click.echo(json_text(RunConfig.json_schema()))

@@ -50,7 +50,7 @@ class Table(Settings):
     and not in to_dict: it has a file of its own."""
 
     @classmethod
-    def where(cls, values: Mapping[str, Any]) -> str:
+    def subject(cls, values: Mapping[str, Any]) -> str:
         """``table 'movie': ``."""
         return f"table {values.get('name')!r}: "
 
@@ -64,7 +64,7 @@ class Table(Settings):
 
     @model_validator(mode="after")
     def _check(self):
-        where = self.where({"name": self.name})
+        where = self.subject({"name": self.name})
         if (self.vocabulary is None) == (self.hash_buckets is None):
             raise UsageError(
                 f"{where.removesuffix(': ')} needs either a vocabulary or hash_buckets, and not both"
@@ -128,7 +128,7 @@ class Feature(Settings):
         return super().__new__(_class_of(named) if cls is Feature else cls)
 
     @classmethod
-    def where(cls, values: Mapping[str, Any]) -> str:
+    def subject(cls, values: Mapping[str, Any]) -> str:
         """``feature 'age': ``."""
         return f"feature {values.get('name')!r}: "
 
@@ -213,7 +213,7 @@ class Sequence(Settings):
     """A long sequence: learnable queries attend to it and take its place."""
 
     @classmethod
-    def where(cls, values: Mapping[str, Any]) -> str:
+    def subject(cls, values: Mapping[str, Any]) -> str:
         """``sequence 'history': ``."""
         return f"sequence {values.get('name')!r}: "
 

@@ -271,17 +271,16 @@ def load_with_build(path: str | Path) -> tuple[Schema, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON schema of ``schema.yaml``, for editors; the section ``build`` may hold anything."""
+    """JSON schema of ``schema.yaml``, for editors, with the rules of the section ``build`` left open."""
     found = Schema.model_json_schema()
     table = found["$defs"]["Table"]
-    table["properties"].pop("name")
-    table["required"] = [name for name in table.get("required", []) if name != "name"]
-    vectors = table["properties"]["vectors"]
-    table["properties"]["vectors"] = {**vectors, "type": ["string", "null"]}
+    del table["properties"]["name"]
+    table["required"].remove("name")
     found["properties"]["tables"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/Table"},
     }
+    found["properties"]["group"] |= {"type": "string"}
     found["properties"] |= {"version": {"const": VERSION}, "build": {"type": "object"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 

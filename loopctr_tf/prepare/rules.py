@@ -221,7 +221,7 @@ class Rules(Rule):
     _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def where(cls, values: Mapping[str, Any]) -> str:
+    def subject(cls, values: Mapping[str, Any]) -> str:
         """``build: ``."""
         return "build: "
 

@@ -328,3 +328,18 @@ def test_an_export_that_fails_leaves_nothing(tmp_path, monkeypatch):
         lc.export_saved_model(model, tmp_path / "1", signatures=["serving_default"])
     assert [re.sub("-.*", "", path.name) for path in written] == [".1.partial"]
     assert not list(tmp_path.iterdir())
+
+
+def test_axes_are_named_and_events_after_the_input_that_counts_them(saved_model):
+    saved = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    (graph,) = saved.meta_graphs
+
+    def axes(signature, name):
+        shape = graph.signature_def[signature].inputs[name].tensor_shape
+        return [axis.name for axis in shape.dim]
+
+    assert axes("serving_default", "history_genres") == ["batch", "history_length", "values"]
+    assert axes("serving_default", "movie_id") == ["batch"]
+    assert axes("rank_loop_0", "movie_id") == ["batch", "candidates"]
+    assert axes("rank_loop_0", "history_movie") == ["batch", "history_length"]
+    assert axes("rank_loop_0", "history_length") == ["batch"]

@@ -6,7 +6,14 @@ import pytest
 import yaml
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.schema import Feature, Schema, Sequence, Table, load_with_build
+from loopctr_tf.features.schema import (
+    Feature,
+    Schema,
+    Sequence,
+    Table,
+    json_schema,
+    load_with_build,
+)
 from tests.factories import schema_dict, small_schema
 
 
@@ -484,3 +491,52 @@ def test_a_missing_schema_file_is_named(tmp_path):
     with pytest.raises(UsageError) as error:
         Schema.load(tmp_path / "nowhere")
     assert str(error.value).endswith("nowhere' cannot be read: No such file or directory")
+
+
+def test_the_json_schema_names_every_key_with_its_meaning():
+    found = json_schema()
+    assert found["additionalProperties"] is False
+    assert set(found["properties"]) == {*schema_dict(), "build"}
+    assert set(found["required"]) == {"label", "group", "features", "sequences"}
+    table = found["$defs"]["Table"]
+    assert set(table["properties"]) == set(Table.model_fields) - {"name"}
+    assert "required" not in table or table["required"] == []
+    kinds = {found["$defs"][name]["properties"]["type"]["const"] for name in KINDS.values()}
+    assert kinds == {"categorical", "multi_categorical", "numeric"}
+    assert "standardis" in found["$defs"]["Numeric"]["description"]
+    for name in ("Table", "Sequence", *KINDS.values()):
+        for key, value in found["$defs"][name]["properties"].items():
+            assert value.get("description") or key == "type", (name, key)
+
+
+KINDS = {"c": "Categorical", "m": "MultiCategorical", "n": "Numeric"}
+
+
+def test_inputs_say_all_that_is_known_of_them():
+    inputs = small_schema().inputs
+    genres = inputs["history_genres"]
+    assert (genres.length_name, genres.width, genres.full_sizes) == ("history_length", 2, (5, 2))
+    assert (genres.padding, genres.sample) == ("", "action")
+    assert genres.axes() == ("batch", "history_length", "values")
+    assert inputs["genres"].axes(ranked=True) == ("batch", "candidates", "values")
+    assert inputs["age"].axes(ranked=True) == ("batch",)
+    assert (inputs["age"].default, inputs["age"].sample) == (25.0, 25.0)
+    assert inputs["device"].padding == -1
+    length = inputs["long_length"]
+    assert (length.is_length, length.is_list, length.sample) == (True, False, 9)
+    assert [name for name, each in inputs.items() if each.is_length] == [
+        "history_length",
+        "long_length",
+    ]
+    assert inputs["movie_id"].tensor_spec(ranked=True).shape.as_list() == [None, None]
+
+
+def test_a_feature_is_of_the_class_of_its_type():
+    made = Feature(name="price", type="numeric", transform="log1p")
+    assert type(made).__name__ == "Numeric"
+    assert (made.table, made.max_values) == (None, None)
+    np.testing.assert_allclose(made.transformed(np.array([-np.e + 1, 0.0])), [-1.0, 0.0])
+    assert made.inverse(-1.0) == pytest.approx(1 - np.e)
+    assert Feature("id", "categorical", "item", "movie") == Feature(
+        name="id", type="categorical", side="item", table="movie"
+    )

@@ -107,7 +107,7 @@ ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "array", "values", "problems"), ARRAYS, ids=repr)
+@pytest.mark.parametrize(("kind", "array", "values", "problems"), ARRAYS)
 def test_typed_arrays(kind, array, values, problems):
     assert convert(array, type=kind) == (values, problems)
     # A slice has an offset into the same memory.
