@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from loopctr_tf import cli
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from loopctr_tf.version import __version__
@@ -62,6 +63,7 @@ HELP = {
     "": ["train", "evaluate", "export", "serve", "score", "Exit codes: 0 done, 2", "A first tour"],
     "prepare": ["--events EVENTS...", "--items", "--skip-bad", "--workers", "--help-build"],
     "schema": ["init", "how rows are made of events"],
+    "schema json": ["JSON schema", "--of", "config.yaml"],
     "schema init": ["EVENTS...", "--items", "--out", "--rows", "a comment explains every guess"],
     "data": ["describe", "Statistics of prepared data"],
     "data describe": ["PREPARED", "--plots", "--json", "CTR by day, history lengths"],
@@ -108,9 +110,9 @@ def test_help_config_lists_every_setting_with_its_default():
     text = command("train", "--help-config")
     defaults, *meanings = re.split(r"\n\n+", text.replace("\r", ""), maxsplit=1)
     assert yaml.safe_load(defaults) == RunConfig().to_dict()
-    for cls in (LoopCTRConfig, TrainingConfig):
-        for name in cls.__dataclass_fields__:
-            assert f" {name}: " in meanings[0]
+    for cls in (LoopCTRConfig, ExecutionConfig, TrainingConfig):
+        for name in cls.model_fields:
+            assert re.search(rf"^  {name}: \w", meanings[0], re.MULTILINE), name
 
 
 def test_version(loopctr):
@@ -208,7 +210,10 @@ def test_evaluate_gives_the_exact_figures_as_json(loopctr, run, prepared, tested
     found = json.loads(result.out)
     assert found["split"] == "test"
     (row,) = found["depths"]
-    assert row == pytest.approx(depths[0], rel=1e-5)
+    named = ("model", "head")
+    assert [row.pop(key) for key in named] == [depths[0][key] for key in named]
+    expected = {key: value for key, value in depths[0].items() if key not in named}
+    assert row == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluate_prints_a_table_or_json_without_nan(loopctr, run, prepared, monkeypatch):
@@ -249,7 +254,7 @@ def test_export_passes_its_options_on(loopctr, run, trained, tmp_path, monkeypat
     arguments += " --weights bfloat16 --precision mixed_bfloat16 --warmup-batch-sizes 1,8"
     assert loopctr("export", run, tmp_path / "1", *arguments.split()).code == 0
     ((model, path, options),) = exports
-    assert model.config.precision == "mixed_bfloat16"
+    assert model.execution.precision == "mixed_bfloat16"
     for weight, expected in zip(model.weights, trained.weights, strict=True):
         np.testing.assert_array_equal(weight, expected)
     assert path == tmp_path / "1"
@@ -339,13 +344,16 @@ MISTAKES = [
         "schema.yaml' has no section `build`, which says how rows are made of events; add it",
     ),
     ("prepare --schema {prepared} --out {new}", "Missing option '--events'; see `loopctr prepare"),
-    ("train {prepared} {new} --set dims=3", "--set 'dims' is no setting; did you mean 'dim'?"),
+    ("train {prepared} {new} --set dims=3", "--set 'dims' is not a setting; did you mean 'dim'?"),
     ("train {prepared} {new} --set dim=wide", "dim is 'wide', a str; give a"),
     ("train {prepared} {new} --config {empty}/c.yaml", "c.yaml' cannot be read: No such file"),
     ("train {empty} {new}", "empty' is not a prepared folder: no stats.json in it; make one"),
     ("train {prepared} {run}", "run' exists; remove it or name another"),
     ("train {prepared}", "Missing argument 'RUN'; see `loopctr train --help`"),
-    ("evaluate {empty} {prepared}", "empty' is no run: no config.yaml in it; make one with"),
+    (
+        "evaluate {empty} {prepared}",
+        "empty' is not a run folder: it has no config.yaml; make one with",
+    ),
     ("evaluate {unfinished} {prepared}", "unfinished' did not end: no metrics.json in it; train"),
     ("evaluate {run} {empty}", "empty' is not a prepared folder"),
     ("evaluate {run} {prepared} --split last", "name one of its folders train, valid, test"),

@@ -123,7 +123,9 @@ class BlockWriter:
             self.schema.group: self._wire_column(columns[self.schema.group]),
         }
         for feature in self.schema.all_fields():
-            wires[feature.name] = self._wire_column(columns[feature.name], feature.default)
+            wires[feature.name] = self._wire_column(
+                columns[feature.name], self.schema.inputs[feature.name].default
+            )
         return wires
 
     def _wire_column(self, column: Column, default: float = 0.0) -> WireColumn:
@@ -140,11 +142,14 @@ class BlockWriter:
         known, and the truth reads that default too.
         """
         fitted = self.fit.schema()
-        defaults = {feature.name: feature.default for feature in self.schema.features}
+        given = {feature.name: feature for feature in self.schema.features}
         return fitted.replace(
             features=[
-                feature.replace(default=defaults[feature.name]) for feature in fitted.features
-            ],
+                feature.replace(default=given[feature.name].default)
+                if feature.type == "numeric"
+                else feature
+                for feature in fitted.features
+            ]
         )
 
 

@@ -26,6 +26,16 @@ def count_flops() -> Iterator[list[int]]:
         _counted.reset(token)
 
 
+@contextlib.contextmanager
+def not_counted() -> Iterator[None]:
+    """Products in the block are not counted: whoever opens it records them as a whole."""
+    token = _counted.set(None)
+    try:
+        yield
+    finally:
+        _counted.reset(token)
+
+
 def record_product(*sizes: int | tf.TensorShape | None) -> None:
     """Counts a product whose number of multiply-adds is the product of ``sizes``.
 

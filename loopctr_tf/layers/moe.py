@@ -7,7 +7,7 @@ import tf_keras as keras
 
 from loopctr_tf.layers.activations import faster_form
 from loopctr_tf.layers.common import build, clone_initializer, flat, linear, reshape_last
-from loopctr_tf.layers.counting import record_idle_experts, record_product
+from loopctr_tf.layers.counting import not_counted, record_idle_experts, record_product
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.frozen import as_stored
 from loopctr_tf.layers.routing import Router
@@ -159,14 +159,15 @@ class MoEFeedForward(keras.layers.Layer):
         if mask is not None:
             experts = tf.where(tf.reshape(mask, [-1, 1]), experts, self.experts)
         record_product(rows.shape, 2 * active * self.ffn_dim)
-        y = DISPATCH[self.dispatch](
-            rows,
-            experts,
-            tf.reshape(choice.weights, [-1, active]),
-            tf.cast(as_stored(self.inner), x.dtype),
-            tf.cast(as_stored(self.outer), x.dtype),
-            faster_form(self.activation),
-        )
+        with not_counted():
+            y = DISPATCH[self.dispatch](
+                rows,
+                experts,
+                tf.reshape(choice.weights, [-1, active]),
+                tf.cast(as_stored(self.inner), x.dtype),
+                tf.cast(as_stored(self.outer), x.dtype),
+                faster_form(self.activation),
+            )
         return reshape_last(y, x, x.shape[-1]), self.router.count(choice, mask, depths)
 
     def get_config(self):

@@ -10,7 +10,6 @@ from loopctr_tf.layers.common import linear
 from loopctr_tf.layers.counting import count_flops
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward
-from loopctr_tf.models.loopctr import ranking
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.operations import watched
 
@@ -66,7 +65,7 @@ def test_counts_equal_what_the_equations_give(shape):
     row = {name: value[:1] for name, value in batch[0][0].items()}
     for depth, wanted in by_depth.items():
         user, candidate = user_features(model.schema, 1), candidate_features((1, 1))
-        assert ranking_flops(model, user, candidate, depth) == wanted
+        assert ranking_flops(model, user, candidate, f"loop_{depth}") == wanted
         assert flops_of(model.score, row, loops=depth) == sum(wanted)
     assert training_flops(model, batch) == training
 
@@ -74,13 +73,14 @@ def test_counts_equal_what_the_equations_give(shape):
 def test_counted_operations_are_those_that_run():
     model = workload("recent and long", active_experts=3)
     user = {n: tf.constant(v) for n, v in user_features(model.schema, 1).items()}
-    cache = ranking.encode_user(model, user, 1)
+    (state,) = model.encode_user(model.encoder(user), ("loop_1",))
     ran = []
     for count in (1, 11):
         items = {n: tf.constant(v) for n, v in candidate_features((1, count)).items()}
+        items = model.encoder(items)
         with watched() as seen:
-            ranking.rank(model, cache, items, 1)
-        counted = flops_of(ranking.rank, model, cache, items, 1)
+            model.rank(state, items, "loop_1")
+        counted = flops_of(model.rank, state, items, "loop_1")
         # One more column of queries and keys in each head carries masks, for four globals on each of
         # nine shared and, in the loop, four own tokens.
         column = 2 * 2 * 4 * ((8 + 9 + 4) + (8 + 9))

@@ -13,7 +13,7 @@ from tests.serving.merging import merge, split
 @pytest.fixture(scope="module")
 def run():
     """A call: signature, inputs -> outputs, of a zero-loop model exported to mend bad input."""
-    makers, functions = signature_makers(compact_model(), loops=0, bad_input="repair"), {}
+    makers, functions = signature_makers(compact_model(), ("loop_0",), bad_input="repair"), {}
 
     def run(signature, inputs):
         if signature not in functions:
