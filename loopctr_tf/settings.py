@@ -77,7 +77,7 @@ class Settings(pydantic.BaseModel):
 
 
 def mapping(values: Any, where: str) -> dict[str, Any]:
-    """``values`` as a dict with text keys; UsageError where it is no mapping."""
+    """``values`` as a dict with text keys; UsageError where it is not a mapping."""
     if not isinstance(values, Mapping):
         raise UsageError(f"{where} is {values!r}; write `name: value` lines")
     return {str(name): value for name, value in values.items()}

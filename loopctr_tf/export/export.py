@@ -68,7 +68,7 @@ def export_saved_model(
       model: any registered model.
       path: folder to make, e.g. ``models/loopctr/1``; the last part is the version for a server.
       loops: I, the deepest depth, of models that have loops; those of training by default.
-      signatures: names to export; all where left out. ``serving_default`` is always there.
+      signatures: names to export; all by default. ``serving_default`` is always there.
       bad_input: "reject" or "repair"; see :mod:`loopctr_tf.export.validity`.
       state_dtype: "float32" or "float16", of the user states that leave and come back.
       weights: "float32", or "float16" or "bfloat16": the type in which tables and kernels are stored,

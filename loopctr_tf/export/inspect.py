@@ -41,7 +41,7 @@ def inspect_saved_model(path: str | Path) -> dict[str, Any]:
         schema = Schema.load(folder / "assets" / "schema.yaml")
     except (DecodeError, OSError, ValueError, tf.errors.OpError) as error:
         problem = " ".join(str(error).split())[:200]
-        raise UsageError(f"{str(folder)!r} is no export of this library: {problem}") from error
+        raise UsageError(f"{str(folder)!r} is not an export of this library: {problem}") from error
     signatures = {
         name: _signature(name, definition, schema)
         for name, definition in sorted(saved.meta_graphs[0].signature_def.items())

@@ -1,4 +1,4 @@
-"""What a served request may still have wrong once names, types and ranks are right: refused or mended.
+"""What can be wrong with a request whose names, types and ranks are right: refused or repaired.
 
 A model server cannot know that a length lies beyond the data or that a number is not finite.
 ``reject`` fails such a request with a message that names the feature; ``repair`` makes it valid, for
@@ -21,7 +21,7 @@ def check_mode(mode: str) -> str:
 
 
 def validated(features: dict[str, tf.Tensor], schema: Schema, mode: str) -> dict[str, tf.Tensor]:
-    """``features`` of one signature, checked or mended in the graph.
+    """``features`` of one signature, checked or repaired in the graph.
 
     Args:
       features: some or all inputs of ``schema``: the features of either side, with any batch axes.

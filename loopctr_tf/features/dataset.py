@@ -54,7 +54,7 @@ def parse_examples(
       The features of ``Schema.inputs``, dense.
 
     Raises:
-      tf.errors.InvalidArgumentError: for bytes that are no tf.Example, a global feature that is absent,
+      tf.errors.InvalidArgumentError: for bytes that are not a tf.Example, a global feature that is absent,
         or, without ``repair``, sequence fields of different lengths.
     """
     return dense_features(tf.io.parse_example(serialized, parsing_spec(schema)), schema, repair)
@@ -213,7 +213,7 @@ def _shard_batches(
     folder, split = source.parent, source.name
     if split not in SPLITS:
         raise UsageError(
-            f"source {str(source)!r} is no split of a prepared folder; "
+            f"source {str(source)!r} is not a split of a prepared folder; "
             f"name one of its folders {', '.join(SPLITS)}"
         )
     paths = split_shards(folder, split)

@@ -1,6 +1,6 @@
 """The prepared folder: `schema.yaml`, `train/`, `valid/`, `test/` shards of tf.Example, `stats.json`.
 
-Raw values are kept as they are (string ids included); ``stats.json`` lists every shard with its rows and
+Raw values are stored as they are (string ids included); ``stats.json`` lists every shard with its rows and
 bytes, so that a shard that was cut short or lost is found before anything is trained.
 
 All of it is done without TensorFlow.
@@ -134,5 +134,5 @@ def read_stats(folder: str | Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UsageError(
-            f"{str(path)!r} is no list of shards ({error}); prepare the data again"
+            f"{str(path)!r} is not a list of shards ({error}); prepare the data again"
         ) from error

@@ -316,7 +316,7 @@ def _read_vocabulary(name: str, folder, dtype: str, table: str) -> tuple[str | i
         return tuple(int(line) for line in lines)
     except ValueError as error:
         raise UsageError(
-            f"table {table!r}: vocabulary file {str(path)!r} holds a line that is no int64 "
+            f"table {table!r}: vocabulary file {str(path)!r} holds a line that is not an int64 "
             f"({error}); use dtype: string"
         ) from error
 

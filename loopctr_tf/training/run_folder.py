@@ -26,7 +26,7 @@ def load_run(run: str | Path, precision: str | None = None):
       precision: another ``execution.precision`` than that of training; weights are the same.
 
     Raises:
-      UsageError: when the folder is no run, or one that did not end, and for an unknown precision.
+      UsageError: for a folder that is not a run folder, a run that did not end, or an unknown precision.
     """
     run = Path(run)
     read_metrics(run)

@@ -13,7 +13,7 @@ from loopctr_tf.models.settings import ExecutionConfig, ModelConfig, Positive
 from loopctr_tf.settings import Number, Settings, mapping, parse_pair, read_yaml, suggestion
 
 VERSION = 2
-"""Of ``config.yaml``. 1 had no version, named the model ``training.architecture`` and kept the way of
+"""Of ``config.yaml``. 1 had no version, called the model ``training.architecture`` and had the way of
 execution among the model's settings."""
 
 

@@ -88,7 +88,7 @@ def train(
     Args:
       prepared: prepared folder.
       run: folder to make.
-      config: settings; default ones where left out.
+      config: settings; the defaults by default.
       schema: another schema for the same rows, e.g. with shorter histories or fewer features.
       verbose: as in ``model.fit``.
       say: takes lines for people.

@@ -59,5 +59,5 @@ def test_what_is_no_export_is_told(tmp_path):
     with pytest.raises(lc.UsageError, match="holds no SavedModel"):
         inspect_saved_model(tmp_path / "nope")
     (tmp_path / "saved_model.pb").write_bytes(b"\xff not a protobuf")
-    with pytest.raises(lc.UsageError, match="is no export of this library"):
+    with pytest.raises(lc.UsageError, match="is not an export of this library"):
         inspect_saved_model(tmp_path)

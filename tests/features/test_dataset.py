@@ -350,7 +350,7 @@ def test_bad_frames_are_told_at_once(frame, schema):
 
 def test_a_source_that_is_no_split_is_told(prepared, tmp_path):
     assert refusal(prepared) == (
-        f"source {str(prepared)!r} is no split of a prepared folder; "
+        f"source {str(prepared)!r} is not a split of a prepared folder; "
         "name one of its folders train, valid, test"
     )
     assert refusal(tmp_path / "train").startswith(f"{str(tmp_path)!r} is not a prepared folder")

@@ -179,7 +179,7 @@ def test_a_folder_that_is_not_prepared_is_told(tmp_path):
     )
     for content in (json.dumps({"rows": {}, "shards": {}})[:-1], json.dumps({"rows": {}})):
         (tmp_path / "stats.json").write_text(content)
-        assert "is no list of shards (" in refusal(tmp_path, "train")
+        assert "is not a list of shards (" in refusal(tmp_path, "train")
 
 
 def test_numbers_keep_their_precision(tmp_path):

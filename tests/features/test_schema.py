@@ -448,7 +448,7 @@ def test_a_missing_vocabulary_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "content", "expected"),
     [
-        ("int64", b"3\nsix\n", "holds a line that is no int64"),
+        ("int64", b"3\nsix\n", "holds a line that is not an int64"),
         ("int64", b"3\n3\n", "vocabulary holds 3 twice; keep one"),
         ("string", b"a\n\xff\n", "is not UTF-8 text; convert it"),
     ],

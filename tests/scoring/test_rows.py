@@ -90,7 +90,7 @@ def test_rows_that_cannot_be_read(tmp_path):
         assert words in refused(tmp_path / name, out, target)
     (tmp_path / "folder").mkdir()
     message = refused(tmp_path / "folder", out, target)
-    assert "folder' is no split of a prepared folder" in message
+    assert "folder' is not a split of a prepared folder" in message
     assert not out.exists()
 
 
