@@ -54,8 +54,8 @@ def parse_examples(
       The features of ``Schema.inputs``, dense.
 
     Raises:
-      tf.errors.InvalidArgumentError: for bytes that are not a tf.Example, a global feature that is absent,
-        or, without ``repair``, sequence fields of different lengths.
+      tf.errors.InvalidArgumentError: for bytes that are not a tf.Example, an absent global feature, or,
+        without ``repair``, sequence fields of different lengths.
     """
     return dense_features(tf.io.parse_example(serialized, parsing_spec(schema)), schema, repair)
 

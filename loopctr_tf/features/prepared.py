@@ -1,7 +1,7 @@
 """The prepared folder: `schema.yaml`, `train/`, `valid/`, `test/` shards of tf.Example, `stats.json`.
 
-Raw values are stored as they are (string ids included); ``stats.json`` lists every shard with its rows and
-bytes, so that a shard that was cut short or lost is found before anything is trained.
+Raw values are stored as they are, string ids included; ``stats.json`` lists every shard with its rows
+and bytes, so that a shard that was cut short or lost is noticed before training.
 
 All of it is done without TensorFlow.
 """
