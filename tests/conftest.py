@@ -7,6 +7,10 @@ import shutil
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker a core: more threads would only take each other's.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import loopctr_tf as lc  # noqa: I001  (it sets TF_USE_LEGACY_KERAS, so it comes before TensorFlow)
 import numpy as np

@@ -21,7 +21,7 @@ class Input:
       name: of the column, of the tensor and of the tf.Example's feature.
       dtype: "string", "int64", "float32", or "int32" of a length.
       shape: from the batch axis on; None is any size.
-      candidate: whether it has one value a candidate (item and cross features).
+      candidate: whether each candidate has a value of its own (item and cross features).
       sequence: name of the sequence that it is a field or the length of.
       length_name: of a field, the input that counts its events.
       width: values an event, or most values of a multi-valued feature; 1 for all others.

@@ -45,6 +45,7 @@ from pydantic import Field, model_validator
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.columns import (
     CANDIDATE_SIDES,
+    KINDS,
     SIDES,
     AnyFeature,
     Feature,
@@ -276,6 +277,8 @@ def json_schema() -> dict[str, Any]:
     table = found["$defs"]["Table"]
     del table["properties"]["name"]
     table["required"].remove("name")
+    for kind in KINDS.values():
+        found["$defs"][kind.__name__]["required"].append("type")
     found["properties"]["tables"] = {
         "type": "object",
         "additionalProperties": {"$ref": "#/$defs/Table"},

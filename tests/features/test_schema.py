@@ -501,15 +501,20 @@ def test_the_json_schema_names_every_key_with_its_meaning():
     table = found["$defs"]["Table"]
     assert set(table["properties"]) == set(Table.model_fields) - {"name"}
     assert "required" not in table or table["required"] == []
-    kinds = {found["$defs"][name]["properties"]["type"]["const"] for name in KINDS.values()}
-    assert kinds == {"categorical", "multi_categorical", "numeric"}
+    for kind, name in KINDS.items():
+        assert found["$defs"][name]["properties"]["type"]["const"] == kind
+        assert {"name", "type"} <= set(found["$defs"][name]["required"])
     assert "standardis" in found["$defs"]["Numeric"]["description"]
     for name in ("Table", "Sequence", *KINDS.values()):
         for key, value in found["$defs"][name]["properties"].items():
             assert value.get("description") or key == "type", (name, key)
 
 
-KINDS = {"c": "Categorical", "m": "MultiCategorical", "n": "Numeric"}
+KINDS = {
+    "categorical": "Categorical",
+    "multi_categorical": "MultiCategorical",
+    "numeric": "Numeric",
+}
 
 
 def test_inputs_say_all_that_is_known_of_them():

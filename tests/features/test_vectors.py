@@ -10,11 +10,12 @@ import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
 from loopctr_tf.evaluation.predict import evaluate_run
 from loopctr_tf.features.schema import Schema, Table
+from loopctr_tf.models.dlrm import DLRM, DLRMConfig
 from loopctr_tf.models.encoder import FeatureEncoder, VectorsThenZeros
 from loopctr_tf.training.run_folder import load_run
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from loopctr_tf.training.train import compile_model, train
-from tests.factories import random_batch, schema_dict, tiny_config, tiny_model
+from tests.factories import random_batch, schema_dict, tiny_model
 
 VECTORS = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]], np.float32)
 """One row for each of the genres, which are three."""
@@ -147,7 +148,7 @@ def test_a_frozen_table_is_no_weight_to_train():
 
 @pytest.mark.parametrize("trainable", [False, True])
 def test_training_moves_what_is_trainable(trainable):
-    model = tiny_model(schema=pretrained(trainable=trainable), seed=None, loops=1, max_loops=1)
+    model = DLRM(pretrained(trainable=trainable), dim=4, tower_units=[5])
     compile_model(model, TrainingConfig(learning_rate=0.1))
     features, labels = random_batch(32)
     model.fit(features, labels, batch_size=16, verbose=0)
@@ -169,7 +170,7 @@ def frozen_run(prepared, tmp_path_factory):
     """A run on the session's rows with frozen genres and averaged weights."""
     run = tmp_path_factory.mktemp("vectors") / "run"
     settings = TrainingConfig(epochs=1, batch_size=50, learning_rate=0.02, ema_momentum=0.5)
-    config = RunConfig(tiny_config(loops=1, max_loops=1), settings)
+    config = RunConfig(DLRMConfig(dim=4, tower_units=(5,)), settings, name="dlrm")
     results = train(prepared, run, config, pretrained(), verbose=0, say=lambda line: None)
     return run, results
 

@@ -12,8 +12,8 @@ from loopctr_tf.models.encoder import Embedding
 from tests.factories import compact_schema, random_frame, tiny_model
 
 BATCH = 6
-ROWS = (4 * BATCH + 5, 4 * BATCH + 3)
-"""Two times five steps; the last batch of a pass is split 3 + 2, and then 3 + 0."""
+ROWS = (2 * BATCH + 5, BATCH + 3)
+"""Three and two steps; the last batch of a pass is split 3 + 2, and then 3 + 0."""
 
 
 class Steps(keras.callbacks.Callback):
@@ -28,7 +28,7 @@ class Steps(keras.callbacks.Callback):
 
 
 def train(scope):
-    """Ten steps: (figures after each step, weights at the end)."""
+    """Five steps: (figures after each step, weights at the end)."""
     with scope:
         model = tiny_model(schema=compact_schema(), loops=1, streams=1, balance_weight=0.1)
         optimizer = lc.optimizers.adamw(
@@ -54,7 +54,7 @@ def test_two_replicas_train_as_one_device_with_the_whole_batch(two_devices):
     """Every registered model takes one step in ``test_models``; here rows of tables move lazily."""
     expected_figures, expected_weights = train(contextlib.nullcontext())
     figures, weights = train(two_devices.scope())
-    assert len(figures) == len(expected_figures) == 10
+    assert len(figures) == len(expected_figures) == 5
     for step, (found, expected) in enumerate(zip(figures, expected_figures, strict=True)):
         assert {"loss", "balance_loss", "loop_1_loss", "loop_1_auc", "brier"} <= set(found)
         assert found == pytest.approx(expected, abs=1e-5), step
