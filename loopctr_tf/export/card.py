@@ -94,7 +94,9 @@ def _parameters(weights: Iterable[tf.Variable]) -> str:
         size = int(np.prod(weight.shape))
         total += size
         zero += 0 if LOOP_BLOCK in weight.name else size
-    rows = (("all", total), ("read at zero loops", zero), ("Loop Block alone", total - zero))
+    rows = [("all", total)]
+    if zero < total:
+        rows += [("read at zero loops", zero), ("Loop Block alone", total - zero)]
     return _table(("part", "parameters"), ((name, f"{size:,}") for name, size in rows))
 
 
