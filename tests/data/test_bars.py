@@ -1,6 +1,8 @@
 """BARS's pairs of files: both protocols, the validation rules, row counts."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,10 +10,13 @@ import pytest
 
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.bars import BarsRows, ByTime, LastRows, LongestHistory
 from loopctr_tf.prepare.prepare import prepare_rows
 from loopctr_tf.prepare.reading import Rejects, Wanted
 from tests.prepare.logs import stored_rows
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
+
+from bars import BarsRows, ByTime, LastRows, LongestHistory
 
 WANTED = [
     Wanted("label", "binary", required=True),
