@@ -123,7 +123,8 @@ class BlockWriter:
             self.schema.group: self._wire_column(columns[self.schema.group]),
         }
         for feature in self.schema.all_fields():
-            wires[feature.name] = self._wire_column(columns[feature.name], feature.default)
+            default = feature.default if feature.type == "numeric" else 0.0
+            wires[feature.name] = self._wire_column(columns[feature.name], default)
         return wires
 
     def _wire_column(self, column: Column, default: float = 0.0) -> WireColumn:
@@ -140,10 +141,11 @@ class BlockWriter:
         known, and the truth reads that default too.
         """
         fitted = self.fit.schema()
-        defaults = {feature.name: feature.default for feature in self.schema.features}
+        pairs = zip(self.schema.features, fitted.features, strict=True)
         return fitted.replace(
             features=[
-                feature.replace(default=defaults[feature.name]) for feature in fitted.features
+                new.replace(default=old.default) if new.type == "numeric" else new
+                for old, new in pairs
             ],
         )
 
