@@ -12,18 +12,19 @@ from typing import Any
 import click
 import pyarrow as pa
 
-# What the two Amazon recipes share lies with the other one, wherever this script is run from.
+# bars.py lies one folder up, and what the two Amazon recipes share beside the other one.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
 
+import bars
 from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
 from amazon_raw import category_lists, find_reviews, write_items, write_reviews
+from bars import PROTOCOLS, BarsRows, LongestHistory
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
-from loopctr_tf.prepare import bars
-from loopctr_tf.prepare.bars import PROTOCOLS, BarsRows, LongestHistory
 from loopctr_tf.prepare.prepare import REJECTED, prepare_rows
 from loopctr_tf.prepare.reading import Wanted
 from loopctr_tf.prepare.rejects import Rejects

@@ -1,7 +1,7 @@
 """KuaiVideo_x1 as a prepared data set: which short videos a user clicks, with the videos' looks.
 
-The rows bring their own histories. How rows are split and histories cut is told in the README beside
-this script, and in ``loopctr_tf.prepare.bars``.
+The rows bring their own histories. The README beside this script and ``data/bars.py`` say how rows are
+split and histories cut.
 """
 
 import sys
@@ -12,13 +12,17 @@ from typing import Any
 
 import click
 import pyarrow as pa
-from kuaivideo_vectors import read_vectors
 from tqdm import tqdm
+
+# bars.py lies one folder up, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
+from kuaivideo_vectors import read_vectors
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.prepare.bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
 from loopctr_tf.prepare.prepare import prepare_rows
 from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
 

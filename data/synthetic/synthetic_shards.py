@@ -123,9 +123,8 @@ class BlockWriter:
             self.schema.group: self._wire_column(columns[self.schema.group]),
         }
         for feature in self.schema.all_fields():
-            wires[feature.name] = self._wire_column(
-                columns[feature.name], self.schema.inputs[feature.name].default
-            )
+            default = self.schema.inputs[feature.name].default
+            wires[feature.name] = self._wire_column(columns[feature.name], default)
         return wires
 
     def _wire_column(self, column: Column, default: float = 0.0) -> WireColumn:
@@ -142,14 +141,12 @@ class BlockWriter:
         known, and the truth reads that default too.
         """
         fitted = self.fit.schema()
-        given = {feature.name: feature for feature in self.schema.features}
+        pairs = zip(self.schema.features, fitted.features, strict=True)
         return fitted.replace(
             features=[
-                feature.replace(default=given[feature.name].default)
-                if feature.type == "numeric"
-                else feature
-                for feature in fitted.features
-            ]
+                new.replace(default=old.default) if new.type == "numeric" else new
+                for old, new in pairs
+            ],
         )
 
 

@@ -1,7 +1,7 @@
 """Taobao's display ads as a prepared data set: does a user click this ad?
 
-The publisher's own four files, whose histories are built here, or TaobaoAd_x1, which brings them. How
-rows are split and histories cut is told in the README beside this script.
+The publisher's own four files, whose histories are built here, or TaobaoAd_x1, which brings them. The
+README beside this script says how rows are split and histories cut.
 """
 
 import sys
@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
+
+# bars.py lies one folder up, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import taobao_raw
 import taobao_x1
-from tqdm import tqdm
+from bars import FILES as X1_FILES
+from bars import PROTOCOLS, BarsRows, LastRows
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import require_new
-from loopctr_tf.prepare.bars import FILES as X1_FILES
-from loopctr_tf.prepare.bars import PROTOCOLS, BarsRows, LastRows
 from loopctr_tf.prepare.prepare import prepare_rows
 from loopctr_tf.prepare.reading import Rejects
 

@@ -1,25 +1,9 @@
-"""Tiny Amazon files as their publishers lay them out, the two recipes' scripts, and rows read back."""
+"""Tiny Amazon files as their publishers lay them out."""
 
 import gzip
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
-import tensorflow as tf
-
-DATA = Path(__file__).parents[2] / "data"
 DAY = 86400
-
-
-def load_script(recipe):
-    """``prepare.py`` under a name of its own; its folder is importable, as when it is run."""
-    folder = DATA / recipe
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(f"{recipe}_prepare", folder / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # (user, item, day), in the order of the file. U1 in time: A | B C | D | E; B and C are of one day.
@@ -83,23 +67,3 @@ def insert_line(path, line, at):
     """Puts a line (bytes) into a gzip file, as number ``at``."""
     lines = gzip.decompress(path.read_bytes()).splitlines()
     write_gzip(path, [*lines[: at - 1], line, *lines[at - 1 :]])
-
-
-def read_rows(folder, split):
-    """Rows of a split as name -> list of plain values, in the order of the shards."""
-    rows = []
-    paths = sorted(str(path) for path in (folder / split).iterdir())
-    for record in tf.data.TFRecordDataset(paths).as_numpy_iterator():
-        row = {}
-        for name, feature in tf.train.Example.FromString(record).features.feature.items():
-            values = getattr(feature, feature.WhichOneof("kind") or "bytes_list").value
-            row[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
-        rows.append(row)
-    return rows
-
-
-def same_files(first, second):
-    """Whether two folders hold the same names and bytes."""
-    names = [sorted(p.relative_to(f) for p in f.rglob("*") if p.is_file()) for f in (first, second)]
-    assert names[0] == names[1]
-    assert [n for n in names[0] if (first / n).read_bytes() != (second / n).read_bytes()] == []

@@ -1,20 +1,10 @@
 """Tiny MovieLens data in each publisher's layout, and the recipe's script."""
 
-import importlib.util
 import random
-import sys
-from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "data" / "movielens"
+from recipes import DATA, load_script
 
-
-def load_script():
-    """``prepare.py`` under a name of its own; its folder is importable, as when it is run."""
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("movielens_prepare", FOLDER / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+FOLDER = DATA / "movielens"
 
 
 GENRES = ("Action", "Comedy", "Drama", "War")
@@ -146,4 +136,4 @@ def small_data(counts, ages=(20, 50, 70)):
     return users, movies, ratings
 
 
-recipe = load_script()
+recipe = load_script("movielens")

@@ -1,15 +1,13 @@
 """The Amazon 5-core recipe: the publisher's layout, timed events, and sequences without times."""
 
 import json
-import os
 import sys
-from pathlib import Path
 
 import pytest
-from amazon_files import REVIEWS, insert_line, load_script, read_rows, same_files, write_json
+from amazon_files import REVIEWS, write_json
 from click.testing import CliRunner
+from recipes import load_script, read_rows
 
-from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 
@@ -113,31 +111,17 @@ def test_places_in_a_line_are_the_order_of_events(prepared):
     assert stats["time"] == "place among the user's events"
 
 
-def lists(flat):
-    """The values of each event, out of a field of eight an event."""
-    return [[v for v in flat[i : i + 8] if v] for i in range(0, len(flat), 8)]
-
-
 def test_attributes_are_brand_and_categories_below_the_first(prepared):
     _, out, stats = prepared["json"]
     row = positives(out, "test")["U1", "E"]
     assert row["attributes"] == []
-    assert lists(row["history_attributes"]) == [ATTRIBUTES[i] for i in "ABCD"]
+    # Eight values an event.
+    flat = row["history_attributes"]
+    events = [[v for v in flat[i : i + 8] if v] for i in range(0, len(flat), 8)]
+    assert events == [ATTRIBUTES[i] for i in "ABCD"]
     assert positives(out, "test")["U2", "F"]["attributes"] == ATTRIBUTES["F"]
     assert stats["items_without_attributes"] == 2
     assert stats["items_without_row"] == 1
-
-
-def test_attributes_of_the_other_layouts(prepared):
-    _, out, stats = prepared["timed"]
-    assert positives(out, "test")["U1", "E"]["attributes"] == [str(ord("E") % 3)]
-    assert stats["items_table_rows"] == 9
-    _, out, stats = prepared["sequences"]
-    row = positives(out, "test")["3", "e"]
-    kept = [str(n) for n in range(10, 18)]  # Two of the ten of c are cut off.
-    assert lists(row["history_attributes"]) == [["3"], ["1", "2"], kept, ["1"]]
-    assert stats["items_with_attributes_cut"] == 1
-    assert stats["items_without_attributes"] == 1
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -156,30 +140,6 @@ def test_one_negative_each_never_an_item_that_the_user_has(layout, prepared):
     assert stats["clicks"] == {split: stats["rows"][split] // 2 for split in SPLITS}
 
 
-@pytest.mark.parametrize(
-    ("layout", "source"),
-    [
-        ("json", "Amazon 5-core 2014, Electronics (JSON layout)"),
-        ("timed", "Amazon 5-core 2014, Grocery_and_Gourmet_Food (CSV layout)"),
-        ("sequences", "Amazon 5-core 2014, Toys (sequence layout)"),
-    ],
-)
-def test_stats_name_source_protocol_and_counts(layout, source, prepared):
-    _, out, stats = prepared[layout]
-    assert json.loads((out / "stats.json").read_text()) == stats
-    assert (stats["protocol"], stats["source"]) == ("honest", source)
-    # Of other sequence files than Sports no counts are known.
-    first = {"json": ["1,689,188"], "timed": ["121,892"], "sequences": []}[layout]
-    assert [w.split("have ")[1].split(";")[0] for w in stats["warnings"][:1]] == first
-
-
-@pytest.mark.parametrize("layout", WRITERS)
-def test_two_runs_give_the_same_bytes(layout, prepared, tmp_path):
-    raw, out, _ = prepared[layout]
-    recipe.prepare(raw, tmp_path / "out", workers=2)
-    same_files(out, tmp_path / "out")
-
-
 def test_vocabularies_are_of_train_and_its_histories(prepared):
     schema = Schema.load(prepared["timed"][1])
     assert set(schema.table("item").vocabulary) == {"A", "B", "C", "G", "H"}
@@ -189,41 +149,6 @@ def test_max_attributes_is_that_of_the_schema():
     schema = Schema.load(recipe.SCHEMA)
     fields = [f for f in schema.all_fields() if f.type == "multi_categorical"]
     assert {field.max_values for field in fields} == {tables.MAX_ATTRIBUTES}
-
-
-def sequence_file(text):
-    return lambda raw: (raw / "Toys.txt").write_text(text)
-
-
-def attribute_file(text):
-    return lambda raw: (raw / "Toys_item2attributes.json").write_text(text)
-
-
-BAD_FILES = [
-    ("json", lambda raw: insert_line(raw / "meta_Electronics.json.gz", b"{'asin': 'H', 'brand': 1}", 2),
-     r"gz', row 2 \(line 2\), column 'brand': no text, '1'"),
-    ("timed", lambda raw: (raw / "train.csv").write_text("user_id\titem_id\ttime\nU1\tA\tsoon\n"),
-     r"train\.csv', row 1 \(line 2\), column 'time'"),
-    ("timed", lambda raw: (raw / "item_meta.csv").write_text("item_id\ti_category\nA\t1\nA\t1\n"),
-     r"item_meta\.csv', row 2, column 'item_id': key is in the table twice"),
-    ("timed", lambda raw: (raw / "item_meta.csv").unlink(), "holds no Amazon reviews: looked for"),
-    ("sequences", sequence_file("1 a b\n2\n"), r"Toys\.txt', row 2 \(line 2\): no user with items"),
-    ("sequences", sequence_file("1 a b\n\n2 a"), r"Toys\.txt', row 2 .* no user with items"),
-    ("sequences", sequence_file("1 a b\n1 c d\n"), r"row 2 .* user has a line already"),
-    ("sequences", attribute_file('{"a": [1'), r"item2attributes\.json' cannot be read"),
-    ("sequences", attribute_file("[1]"), r"item2attributes\.json' holds no object of items"),
-    ("sequences", attribute_file('{"a": 1}'), r"item2attributes\.json', item 'a': no list"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("layout", "change", "message"), BAD_FILES)
-def test_bad_files_are_named(layout, change, message, tmp_path):
-    raw = WRITERS[layout](tmp_path / "raw")
-    change(raw)
-    with pytest.raises(UsageError, match=message) as caught:
-        recipe.prepare(raw, tmp_path / "out", workers=1)
-    assert "parts" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
 
 def test_bad_lines_are_left_out_and_counted(tmp_path):
@@ -246,33 +171,3 @@ def test_command_line(prepared, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout.endswith("rows train 12, valid 4, test 4; 3 users, 8 items\n")
     assert "WARNING: 10 reviews were found" in result.stderr
-
-
-def test_mistakes_exit_with_2_and_one_line(prepared, tmp_path):
-    raw, out, _ = prepared["timed"]
-    for given, message in (
-        (("--raw", "nowhere", "--out", tmp_path / "out"), "'nowhere' does not exist"),
-        (("--raw", tmp_path, "--out", tmp_path / "out"), "holds no Amazon reviews"),
-        (("--raw", raw, "--out", out), "exists; remove it or name another"),
-    ):
-        result = run(*given)
-        assert result.exit_code == 2
-        assert message in result.stderr
-        assert result.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("folder", "rows"),
-    [
-        ("amazon-grocery", {"train": 185_060, "valid": 29_362, "test": 29_362}),
-        ("amazon-sports", {"train": 450_282, "valid": 71_196, "test": 71_196}),
-    ],
-)
-def test_real_files(folder, rows, tmp_path):
-    data = os.environ.get("LOOPCTR_DATA")
-    raw = Path(data or ".") / folder
-    if not data or not raw.is_dir():
-        pytest.skip(f"LOOPCTR_DATA names no folder that holds {folder}")
-    stats = recipe.prepare(raw, tmp_path / "out")
-    assert stats["rows"] == rows
-    assert stats["warnings"] == []

@@ -7,24 +7,14 @@ import subprocess
 import sys
 
 import pytest
-from amazon_files import (
-    DATA,
-    META,
-    REVIEWS,
-    insert_line,
-    load_script,
-    read_rows,
-    same_files,
-    write_json,
-)
-from click.testing import CliRunner
+from amazon_files import REVIEWS, insert_line, write_json
+from recipes import DATA, load_script, read_rows
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 
 recipe = load_script("amazon_electronics")
-raw_files = sys.modules["amazon_raw"]
 
 COLUMNS = ("label", "user_id", "item_id", "cate_id", "item_history", "cate_history")
 CATES = {item: str(900 + item % 3) for item in range(2000)}
@@ -114,46 +104,12 @@ def test_x1_histories_keep_the_end_or_the_beginning(protocol, kept, tmp_path):
     assert stats["history"] == f"the {'first' if protocol == 'bars' else 'most recent'} 100 events"
 
 
-def test_x1_values_that_are_not_there(tmp_path):
-    train, test = x1_rows(EVENTS)
-    # An empty history is shorter than all others, and an item may have no category.
-    raw = write_x1(tmp_path / "raw", [*train, (1, "1", 10, "", "", "")], test)
-    recipe.prepare(raw, tmp_path / "out", workers=1)
-    (row,) = [r for r in read_rows(tmp_path / "out", "train") if r["item_id"] == ["10"]]
-    assert (row["cate_id"], row["item_history"], row["cate_history"]) == ([""], [], [])
-
-
 def test_x1_vocabularies_are_of_training_rows_and_histories(x1, tmp_path):
     recipe.prepare(x1, tmp_path / "out", workers=1)
     # 10, 11 and 20 are in histories; 13, 14 and 22 are of valid and test.
     assert set(Schema.load(tmp_path / "out").table("item").vocabulary) == {
         *("7", "10", "11", "12", "20", "21")
     }
-
-
-def test_x1_counts_that_differ_are_warned_of(x1, tmp_path, monkeypatch):
-    stats = recipe.prepare(x1, tmp_path / "out", workers=1)
-    assert [warning.split(", ")[0] for warning in stats["warnings"]] == [
-        "8 rows of train.csv were found",
-        "4 rows of test.csv were found",
-    ]
-    assert "2,608,764" in stats["warnings"][0]
-    expected = {"rows of train.csv": 8, "rows of test.csv": 4}
-    monkeypatch.setattr(recipe, "EXPECTED_X1", expected)
-    for protocol in recipe.PROTOCOLS:
-        assert recipe.prepare(x1, tmp_path / protocol, protocol, workers=1)["warnings"] == []
-
-
-def test_x1_bad_rows_are_named_or_counted(tmp_path):
-    train, test = x1_rows(EVENTS)
-    raw = write_x1(tmp_path / "raw", [(2, *train[0][1:]), *train], [*test, (1, "", 1, 1, "", "")])
-    with pytest.raises(UsageError, match=r"train\.csv', row 1 \(line 2\), column 'label'"):
-        recipe.prepare(raw, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    stats = recipe.prepare(raw, tmp_path / "out", skip_bad=True, workers=1)
-    assert stats["rows"] == {"train": 6, "valid": 2, "test": 4}
-    assert stats["rejected"] == {"label other than 0 and 1": 1, "missing": 1}
-    assert len((tmp_path / "out" / "rejected.csv").read_text().splitlines()) == 3
 
 
 def test_x1_histories_of_different_lengths_are_refused(tmp_path):
@@ -208,104 +164,6 @@ def test_reviews_negatives_are_items_that_the_user_never_had(prepared):
                 assert negative[name] == positive[name]
 
 
-def test_reviews_stats(prepared):
-    stats = json.loads((prepared / "stats.json").read_text())
-    assert (stats["protocol"], stats["source"]) == ("honest", "Amazon Electronics 5-core 2014")
-    assert stats["rows"] == {"train": 12, "valid": 4, "test": 4}
-    assert (stats["users"], stats["items"], stats["events"]["read"]) == (3, 8, 10)
-    assert (stats["items_without_category"], stats["items_without_row"]) == (2, 1)
-    assert stats["expected"] == {"reviews": 1_689_188, "users": 192_403, "items": 63_001}
-    assert [warning.split(",")[0] for warning in stats["warnings"]] == [
-        "10 reviews were found",
-        "3 users were found",
-        "8 items were found",
-    ]
-    assert sorted(path.name for path in prepared.iterdir() if path.name != "vocab") == [
-        "schema.yaml",
-        "stats.json",
-        "test",
-        "train",
-        "valid",
-    ]
-
-
-def test_two_runs_give_the_same_bytes(prepared, tmp_path):
-    recipe.prepare(write_json(tmp_path / "raw"), tmp_path / "out", workers=2)
-    same_files(prepared, tmp_path / "out")
-
-
-def test_lines_may_be_json_or_python_and_files_plain(prepared, tmp_path):
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    reviews = [short_review(*given) for given in REVIEWS]
-    (raw / "reviews_Electronics_5.json").write_text("".join(f"{r!r}\n" for r in reviews))
-    (raw / "meta_Electronics.json").write_text("".join(json.dumps(i) + "\n" for i in META))
-    recipe.prepare(raw, tmp_path / "out", workers=1)
-    same_files(prepared, tmp_path / "out")
-
-
-def short_review(user, item, day):
-    return {"asin": item, "unixReviewTime": day * 86400, "reviewerID": user}
-
-
-GOOD = json.dumps(short_review("U9", "A", 1)).encode()
-BAD_REVIEWS = [
-    (b"{'asin': 'A', ", "neither a JSON object nor a Python dictionary"),
-    (b"[1, 2]", "neither a JSON object"),
-    (b"", "neither a JSON object"),
-    (b"{'a': \xff}", "neither a JSON object"),
-    (b"\0", "neither a JSON object"),
-    (b"[" * 100_000, "neither a JSON object"),
-    (b"print('run')", "neither a JSON object"),
-    (GOOD.replace(b'"U9"', b"null"), "column 'reviewerID': no text"),
-    (GOOD.replace(b'"U9"', b'"\\ud83d"'), "column 'reviewerID': no text"),
-    (GOOD.replace(b'"A"', b"7"), "column 'asin': no text"),
-    (GOOD.replace(b"86400", b'"86400"'), "column 'unixReviewTime': no whole number of seconds"),
-    (GOOD.replace(b"86400", b"-1"), "column 'unixReviewTime'"),
-    (GOOD.replace(b"}", b', "reviewText": "' + b"x" * 3000 + b'"}'), "line of more than 2,000"),
-]
-
-
-@pytest.fixture
-def short_lines(monkeypatch):
-    monkeypatch.setattr(raw_files, "LINE_LIMIT", 2000)
-    long = raw_files.Problem("line of more than 2,000 bytes", "get the file again")
-    monkeypatch.setattr(raw_files, "LONG", long)
-
-
-@pytest.mark.parametrize(("line", "message"), BAD_REVIEWS[:-1])
-def test_bad_reviews_are_named(line, message, tmp_path):
-    raw = write_json(tmp_path / "raw")
-    insert_line(raw / "reviews_Electronics_5.json.gz", line, at=4)
-    with pytest.raises(UsageError, match=r"_5\.json\.gz', row 4 \(line 4\)") as caught:
-        recipe.prepare(raw, tmp_path / "out")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
-
-
-def test_bad_lines_are_left_out_and_counted(prepared, short_lines, tmp_path):
-    raw = write_json(tmp_path / "raw")
-    for line, _ in BAD_REVIEWS:
-        insert_line(raw / "reviews_Electronics_5.json.gz", line, at=4)
-    for line in (b"{'asin': 'A'}", b"{'asin': 3}"):
-        insert_line(raw / "meta_Electronics.json.gz", line, at=3)
-    insert_line(raw / "meta_Electronics.json.gz", b"{'asin': 'H', 'categories': ['Top']}", at=3)
-    stats = recipe.prepare(raw, tmp_path / "out", skip_bad=True, workers=1)
-    assert stats["rejected_lines"] == {
-        "line of more than 2,000 bytes": 2,  # 100,000 brackets are one of them.
-        "neither a JSON object nor a Python dictionary": 6,
-        "no text": 4,
-        "no whole number of seconds since 1970": 2,
-        "item is described twice": 1,
-        "no lists of names": 1,
-    }
-    with (tmp_path / "out" / "rejected_lines.csv").open() as file:
-        assert len(list(csv.reader(file))) == 1 + 16
-    for split in SPLITS:
-        assert read_rows(tmp_path / "out", split) == read_rows(prepared, split)
-
-
 def test_a_review_that_comes_twice_is_named_in_the_publishers_file(tmp_path):
     raw = write_json(tmp_path / "raw", reviews=[*REVIEWS, REVIEWS[2]])
     message = r"raw/reviews_Electronics_5\.json\.gz', row 11: duplicate event"
@@ -317,39 +175,32 @@ def test_a_review_that_comes_twice_is_named_in_the_publishers_file(tmp_path):
     assert "raw/reviews_Electronics_5.json.gz,11" in (tmp_path / "out/rejected.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["reviews_Electronics_5.json.gz", "meta_Electronics.json.gz"])
-def test_a_truncated_gzip_is_refused_also_when_bad_lines_are_skipped(name, tmp_path):
+def test_bad_lines_are_left_out_and_counted(prepared, tmp_path):
     raw = write_json(tmp_path / "raw")
-    (raw / name).write_bytes((raw / name).read_bytes()[:-20])
-    with pytest.raises(UsageError, match=rf"{name}' cannot be read beyond line"):
-        recipe.prepare(raw, tmp_path / "out", skip_bad=True)
+    bad = (
+        b"print('run')",
+        b"\0",
+        b"[1, 2]",
+        b'{"asin": "A", "unixReviewTime": 1, "reviewerID": 9}',
+    )
+    for line in bad:
+        insert_line(raw / "reviews_Electronics_5.json.gz", line, at=4)
+    with pytest.raises(UsageError, match=r"_5\.json\.gz', row 4 \(line 4\).*'reviewerID': no text"):
+        recipe.prepare(raw, tmp_path / "out")
+    stats = recipe.prepare(raw, tmp_path / "out", skip_bad=True, workers=1)
+    assert stats["rejected_lines"] == {
+        "neither a JSON object nor a Python dictionary": 3,
+        "no text": 1,
+    }
+    for split in SPLITS:
+        assert read_rows(tmp_path / "out", split) == read_rows(prepared, split)
 
 
-def fails(tmp_path, message, *arguments):
-    result = CliRunner().invoke(recipe.main, ["--out", str(tmp_path / "out"), *map(str, arguments)])
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_the_bars_protocol_is_refused_for_reviews(tmp_path):
+    raw = write_json(tmp_path / "raw")
+    with pytest.raises(UsageError, match="or take protocol honest"):
+        recipe.prepare(raw, tmp_path / "out", "bars")
     assert not (tmp_path / "out").exists()
-
-
-def test_mistakes_exit_with_2_one_line_and_no_output(x1, tmp_path):
-    reviews = write_json(tmp_path / "reviews")
-    (tmp_path / "empty").mkdir()
-    both = write_json(tmp_path / "both")
-    for name in recipe.FILES:
-        (both / name).write_bytes((x1 / name).read_bytes())
-    several = write_json(tmp_path / "several")
-    (several / "reviews_Books_5.json").touch()
-    alone = write_json(tmp_path / "alone")
-    (alone / "meta_Electronics.json.gz").unlink()
-    fails(tmp_path, "'nowhere' does not exist", "--raw", "nowhere")
-    fails(tmp_path, "holds neither reviews_NAME_5.json.gz", "--raw", tmp_path / "empty")
-    fails(tmp_path, "holds both of reviews_NAME_5.json.gz", "--raw", both)
-    fails(tmp_path, "keep one of them", "--raw", several)
-    fails(tmp_path, "no meta_Electronics.json.gz", "--raw", alone)
-    fails(tmp_path, "protocol is 'best'; choose honest or bars", "--raw", x1, "--protocol", "best")
-    fails(tmp_path, "or take protocol honest", "--raw", reviews, "--protocol", "bars")
 
 
 def test_command_line_from_another_folder(x1, tmp_path):

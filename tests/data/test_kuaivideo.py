@@ -1,33 +1,18 @@
 """The KuaiVideo recipe on tiny files in the publisher's layout."""
 
-import importlib.util
 import json
 import random
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from recipes import load_script
 
 import loopctr_tf as lc
-from loopctr_tf.errors import UsageError
 from tests.prepare.logs import stored_rows
 
-FOLDER = Path(__file__).parents[2] / "data" / "kuaivideo"
-
-
-def load_script():
-    """``prepare.py`` under a name of its own; its folder is importable, as when it is run."""
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("kuaivideo_prepare", FOLDER / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = load_script()
+recipe = load_script("kuaivideo")
 HEADER = "timestamp,user_id,item_id,is_click,is_like,is_follow,pos_items,neg_items"
 VIDEOS = 20
 
@@ -135,16 +120,6 @@ def test_vocabularies_of_ids_are_those_of_training_rows(raw):
     assert set(lc.Schema.load(out).table("user").vocabulary) == {"0", "1", "2"}
 
 
-def test_a_model_starts_from_the_vectors(raw):
-    out, _, _ = prepared(raw)
-    schema = lc.Schema.load(out)
-    model = lc.LoopCTR(schema, dim=8, heads=2, ffn_dim=8, loops=1)
-    (rows,) = model.encoder.embeddings["visual"].get_weights()
-    assert rows[schema.table("visual").vocabulary.index("7")].tolist() == pytest.approx(vector(7))
-    features, _ = next(iter(lc.read_dataset(out / "test", batch_size=8)))
-    assert np.isfinite(model.score(features)).all()
-
-
 def test_bars_validates_on_test(raw):
     out, stats, _ = prepared(raw, protocol="bars")
     assert stats["rows"] == {"train": 40, "valid": 8, "test": 8}
@@ -159,33 +134,6 @@ def test_a_long_history_is_cut_by_the_protocol(raw, protocol, kept):
     assert stored_rows(out, "test")[0]["pos_items"] == list(map(str, kept))
 
 
-def test_without_times_the_end_of_the_file_is_validation(raw):
-    rows = [f"{row},{row % 4},{row % 2},1^2," for row in range(20)]
-    write_csv(raw, "train.csv", rows, "user_id,item_id,is_click,pos_items,neg_items")
-    write_csv(raw, "test.csv", rows[:3], "user_id,item_id,is_click,pos_items,neg_items")
-    out, stats, _ = prepared(raw)
-    assert [row["user_id"] for row in stored_rows(out, "valid")] == [["18"], ["19"]]
-    assert "in the order of the file" in stats["validation"]
-
-
-@pytest.mark.parametrize(
-    ("datasets", "expected"),
-    [
-        ({"key": np.arange(3)}, r"holds key \[3\]; it should hold ids \[n\] and vectors"),
-        ({"key": np.arange(3), "value": np.ones((2, 64))}, r"key \[3\], value \[2, 64\]"),
-        ({"key": np.ones(3), "value": np.ones((3, 64))}, "the ids are of type float64"),
-        ({}, "holds nothing"),
-    ],
-)
-def test_a_strange_file_of_vectors_is_told(raw, datasets, expected):
-    with h5py.File(raw / recipe.VECTORS, "w") as file:
-        for name, values in datasets.items():
-            file.create_dataset(name, data=values)
-    with pytest.raises(UsageError, match=expected):
-        prepared(raw)
-    assert not (raw.parent / "out").exists()
-
-
 def test_the_command(raw):
     arguments = ["--raw", str(raw), "--out", str(raw.parent / "out"), "--workers", "1"]
     result = CliRunner().invoke(recipe.main, [*arguments, "--protocol", "bars"])
@@ -196,13 +144,3 @@ def test_the_command(raw):
     assert again.exit_code == 2
     assert again.stderr.count("\n") == 1
     assert again.stderr.startswith("Error: ")
-
-
-def test_bad_rows_are_errors_or_counted(raw):
-    with (raw / "train.csv").open("a") as file:
-        file.write("40,1,3,yes,0,0,1,2\n")
-    with pytest.raises(UsageError, match=r"train.csv', row 41 .*'is_click'.*'yes'"):
-        prepared(raw)
-    out, stats, _ = prepared(raw, skip_bad=True)
-    assert stats["rejected"] == {"label other than 0 and 1": 1}
-    assert "yes" in (out / "rejected.csv").read_text()

@@ -4,30 +4,16 @@ import json
 import math
 import subprocess
 import sys
-import weakref
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from recipes import read_rows, same_files
 from sklearn.metrics import log_loss, roc_auc_score
-from synthetic_files import (
-    BLOCKS,
-    FOLDER,
-    LONG,
-    Options,
-    read_rows,
-    recipe,
-    same_files,
-    shards,
-    truth,
-    users,
-    world,
-)
+from synthetic_files import BLOCKS, FOLDER, LONG, Options, recipe, users, world
 
-from loopctr_tf.errors import UsageError
-from loopctr_tf.features.dataset import read_dataset
 from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.prepare import prepare_events
@@ -98,33 +84,6 @@ def test_best_figures_equal_an_independent_computation(blocks, split):
     assert best["gauc"] == pytest.approx(np.mean(areas), abs=1e-12)
 
 
-def test_best_by_hand():
-    best = truth.Best()
-    half, quarter = truth.grid_probability(np.array([0.0, -math.log(3)]))
-    # One tie of a click with no click, and one click above no click: 1.5 of 2 pairs for user 0.
-    for user, label, probability in [
-        (0, [1, 0, 0], [half, half, quarter]),
-        (1, [1], [quarter]),
-    ]:
-        label = np.array(label, np.float32)
-        best.add(truth.summarize(np.array(probability), label, np.full(len(label), user)))
-    figures = best.figures()
-    # The click at a quarter loses to a half and ties with a quarter: 0.5 of its 2 pairs.
-    assert figures["auc"] == 0.5
-    assert figures["gauc"] == 0.75
-    assert (figures["groups_used"], figures["groups_skipped"], figures["rows"]) == (1, 1, 4)
-    # -(log 1/2 + log 1/2 + log 3/4 + log 1/4) / 4 over log 2, as half are clicks.
-    assert figures["ne"] == pytest.approx(math.log2(64 / 3) / 4, rel=1e-5)
-    assert figures["calibration"] == pytest.approx(1.5 / 2, rel=1e-5)
-
-
-def test_figures_that_are_not_defined():
-    assert truth.Best().figures()["auc"] is None
-    best = truth.Best()
-    best.add(truth.summarize(np.array([0.5]), np.array([1.0]), np.array([0])))
-    assert [best.figures()[name] for name in ("auc", "gauc", "ne")] == [None] * 3
-
-
 def expected_probability(row, short):
     """The formula once more, over one row's plain values."""
 
@@ -178,44 +137,6 @@ def test_the_truth_is_a_function_of_the_row_alone(long):
         assert found.std() > 0.1
 
 
-def test_matches_by_hand():
-    # A short sequence of five halves the weight with every event: 1, 1/2, 1/4 from the last one.
-    category = np.array([3, 4, 11, 3])
-    past = np.array([[3, 4, 3, 0, 0]] * 3 + [[0] * 5])
-    action = np.array([[1, 2, 3, 0, 0]] * 3 + [[0] * 5])
-    # Categories 3 and 11 are of one department: half a match.
-    expected = [(1 - 0.25) / 1.75, 0.5 * 1.5 / 1.75, (1 - 0.25) / 2 / 1.75, 0]
-    np.testing.assert_allclose(truth.short_match(category, past, action), expected)
-    # Departments alone, and the mean over the three events.
-    action[:, 2] %= 2  # the third is a click here
-    expected = [2 / 3, 1.5 / 3, 2 / 3, 0]
-    np.testing.assert_allclose(truth.long_match(category, past, action), expected)
-
-
-def test_order_and_recency_matter(block):
-    """The same events in another order give other probabilities, and the right order is worth much."""
-    row = block.rows
-    keep = row["before"] >= 10
-    places = row["before"][keep, None] - 1 - np.arange(10)
-    user = row["user"][keep, None]
-    options = Options(rows=10_000, users=500, items=1000, short=10, long=30, seed=7)
-    category = world.World(options).category
-    events = category[block.item[user, places]], block.action[user, places]
-    target = category[row["item"][keep]]
-    right = truth.short_match(target, *events)
-    wrong = truth.short_match(target, *(values[:, ::-1] for values in events))
-    label = row["label"][keep]
-    assert roc_auc_score(label, right) > roc_auc_score(label, wrong) + 0.05
-
-
-def test_histories_are_worth_much(blocks, long):
-    for folder in (blocks, long):
-        stats = json.loads((folder / "stats.json").read_text())
-        for split in ("valid", "test"):
-            without = stats["without_histories"][split]
-            assert stats["best"][split]["auc"] > without["auc"] + 0.05
-
-
 def test_labels_are_drawn_from_the_truth(block):
     """In ten bins of the probability clicks are as many as promised, within four deviations."""
     promise, label = block.rows["probability"], block.rows["label"]
@@ -226,14 +147,6 @@ def test_labels_are_drawn_from_the_truth(block):
     rest = (label - promise) / np.sqrt(promise * (1 - promise))
     assert abs(np.mean(rest[1:] * rest[:-1])) < 4 / math.sqrt(len(rest))
     assert abs(rest.var() - 1) < 0.1
-
-
-def test_probabilities_lie_on_the_grid():
-    probability = truth.grid_probability(np.linspace(-40, 40, 99))
-    assert (probability * 2**20 == np.round(probability * 2**20)).all()
-    assert probability.min() == 2**-20
-    assert probability.max() == 1 - 2**-20
-    assert (probability.astype(np.float32) == probability).all()
 
 
 def test_events_are_in_order_and_rows_see_only_earlier_ones(block):
@@ -303,48 +216,6 @@ def test_loopctr_prepare_makes_the_same_rows_of_the_event_log(long, log, tmp_pat
             }
 
 
-def test_missing_numbers_and_categories(long, log):
-    items, people = pd.read_parquet(log / "items.parquet"), pd.read_parquet(log / "users")
-    for table, column, share in [
-        (items, "rating", 0.2),
-        (items, "discount", 0.5),
-        (people, "age", 0.1),
-        (people, "budget", 0.15),
-    ]:
-        assert table[column].isna().mean() == pytest.approx(share, abs=0.08)
-    unknown = set(items["item_id"][items["rating"].isna()])
-    rows = [row for row in read_rows(long, "test") if row["item_id"][0] in unknown]
-    assert rows
-    assert all(row["rating"] == [4] for row in rows)  # the template's default
-    assert "" in {row["gender"][0] for row in read_rows(long, "train")}
-
-
-def test_popularity_is_zipf_like():
-    # 4^u passes 2 at u = 1/2, and 3 at 0.792.
-    assert world.zipf(3, np.array([0, 0.49, 0.51, 0.79, 0.8, 0.999999])).tolist() == [
-        0,
-        0,
-        1,
-        1,
-        2,
-        2,
-    ]
-    assert world.zipf(np.array([1, 2]), np.array([0.999999, 0.999999])).tolist() == [0, 1]
-
-
-def test_schema_has_8_sequence_fields_and_33_features(blocks):
-    for schema in (Schema.load(FOLDER / "schema.yaml"), Schema.load(blocks)):
-        assert len(schema.features) == 33
-        assert sum(len(sequence.fields) for sequence in schema.sequences) == 8
-        assert {feature.side for feature in schema.features} == {"user", "context", "item", "cross"}
-        assert {f.type for f in schema.features} == {"categorical", "multi_categorical", "numeric"}
-        assert [sequence.compress for sequence in schema.sequences] == [False, True]
-    assert [s.max_length for s in Schema.load(FOLDER / "schema.yaml").sequences] == [50, 1024]
-    assert [s.max_length for s in schema.sequences] == [4, 10]
-    assert Options().short == 50
-    assert Options().long == 1024
-
-
 def test_rows_hold_the_columns_of_the_schema_and_no_truth(blocks):
     schema = Schema.load(blocks)
     columns = {field.name for field in schema.all_fields()} | {"label", "user_id"}
@@ -369,27 +240,6 @@ def test_vocabularies_and_statistics_are_of_train_only(blocks):
     assert schema.table("item").hash_buckets == 300
 
 
-def test_rows_and_users_are_as_many_as_asked(blocks):
-    stats = json.loads((blocks / "stats.json").read_text())
-    assert sum(stats["rows"].values()) == BLOCKS.rows
-    rows = [row for split in SPLITS for row in read_rows(blocks, split)]
-    assert {row["user_id"][0] for row in rows} == {f"u{number}" for number in range(2001)}
-    assert stats["clicks"]["train"] == sum(row["label"][0] for row in read_rows(blocks, "train"))
-    for name in ("history", "long_history"):
-        lengths = [len(row[f"{name}_item_id"]) for row in rows]
-        found = stats["histories"][name]
-        assert found["mean_events"] == pytest.approx(np.mean(lengths))
-        assert found["most_events"] == max(lengths)
-        assert found["rows_without"] == lengths.count(0)
-
-
-def test_the_library_reads_it(long):
-    features, label = next(iter(read_dataset(long / "test", batch_size=64)))
-    assert label.shape == (64,)
-    assert features["long_history_item_id"].shape == (64, 40)
-    assert int(features["history_length"].numpy().max()) == 8
-
-
 def run(*arguments):
     return subprocess.run(
         [sys.executable, str(FOLDER / "prepare.py"), *map(str, arguments)],
@@ -407,38 +257,6 @@ def test_two_workers_give_the_same_bytes(blocks, tmp_path):
     same_files(blocks, tmp_path / "out")
 
 
-def test_another_seed_gives_other_rows(blocks, tmp_path):
-    options = Options(**{**vars(BLOCKS), "seed": 4})
-    recipe.prepare(tmp_path / "out", options, workers=1)
-    shard = "train/part-00000.tfrecord"
-    assert (tmp_path / "out" / shard).read_bytes() != (blocks / shard).read_bytes()
-
-
-def test_one_block_at_a_time_is_in_memory(tmp_path, monkeypatch):
-    alive = []
-
-    def watched(*arguments):
-        assert [ref for ref in alive if ref() is not None] == []
-        made = users.simulate(*arguments)
-        alive.append(weakref.ref(made))
-        return made
-
-    monkeypatch.setattr(shards, "simulate", watched)
-    recipe.prepare(tmp_path / "out", BLOCKS, workers=1)
-    assert len(alive) == BLOCKS.blocks == 3
-
-
-def test_blocks_stay_small():
-    """Whatever is asked for, a block has at most 1,000 users and about 10,000 rows."""
-    for options in (Options(rows=10**9, users=10**8), Options(rows=10**6, users=1000), Options()):
-        count = options.blocks
-        for total, most in ((options.rows, 10_001), (options.users, 1001)):
-            shares = [options.share(total, block) for block in (0, 1, count // 2, count - 1)]
-            assert max(map(len, shares)) <= most
-            assert shares[0].stop == shares[1].start
-            assert shares[-1].stop == total
-
-
 def test_events_command(tmp_path, log):
     numbers = ["--rows", 1500, "--users", 90, "--items", 400, "--short", 8, "--long", 40]
     result = run("--events", tmp_path / "log", *numbers, "--seed", 5, "--workers", 2)
@@ -451,44 +269,3 @@ def test_events_command(tmp_path, log):
     assert (events["action"][~shown] > 0).all()
     assert events["page"][~shown].isna().all()
     assert not events["page"][shown].isna().any()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "neither --out nor --events is given; name a folder"),
-        (["--out", "OUT", "--rows", "9"], "rows is 9; give 1000 or more"),
-        (["--out", "OUT", "--items", "5"], "items is 5; give 100 or more"),
-        (["--out", "OUT", "--long", "0"], "long is 0; give 1 or more"),
-        (["--out", "OUT", "--seed", "-1"], "seed is -1; give 0 or more"),
-        (["--out", "OUT", "--workers", "0"], "workers is 0; give 1 or more"),
-        (["--out", "OUT", "--rows", "1000", "--users", "1001"], "fewer users or more rows"),
-        (["--out", "OUT", "--rows", "1001", "--users", "1"], "over 1000 rows a user; give more"),
-        (["--out", "HERE"], "exists; remove it or name another"),
-        (["--events", "HERE"], "exists; remove it or name another"),
-        (["--out", "OUT", "--users", "many"], "'many' is not a valid integer"),
-        (["--colour", "red"], "No such option"),
-    ],
-)
-def test_mistakes_exit_with_2_one_line_and_no_output(tmp_path, capsys, arguments, message):
-    (tmp_path / "here").mkdir()
-    folders = {"OUT": str(tmp_path / "out"), "HERE": str(tmp_path / "here")}
-    with pytest.raises(SystemExit) as stopped:
-        recipe.main([folders.get(argument, argument) for argument in arguments])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
-
-
-def test_nothing_is_left_when_it_fails_half_way(tmp_path, monkeypatch):
-    def fails(world, options, number):
-        if number == 1:
-            raise UsageError("stop")
-        return users.simulate(world, options, number)
-
-    monkeypatch.setattr(shards, "simulate", fails)
-    with pytest.raises(UsageError, match="stop"):
-        recipe.prepare(tmp_path / "out", BLOCKS, workers=1)
-    assert list(tmp_path.iterdir()) == []

@@ -20,44 +20,30 @@ CELLS = [
     # Text: wanted type, cell, value or None (missing) or the reason in a set.
     ("int64", "12", 12),
     ("int64", "-007", -7),
-    ("int64", " +5 ", 5),
     ("int64", "3.0", 3),
-    ("int64", "1e3", 1000),
     ("int64", "3.5", {W}),
-    ("int64", "inf", {W}),
     ("int64", "abc", {N}),
     ("int64", "0x10", {N}),
-    ("int64", "1_000", {N}),
-    ("int64", "1,5", {N}),
     ("int64", "٣", {N}),
     ("int64", "9223372036854775807", 2**63 - 1),
-    ("int64", "-9223372036854775808", -(2**63)),
     ("int64", "9223372036854775808", {B}),
-    ("int64", "-9223372036854775809", {B}),
     ("int64", "9" * 5000, {B}),
-    ("int64", "0" * 5000 + "8", 8),
     ("int64", "9007199254740992.0", 2**53),
     ("int64", "9007199254740994.0", {X}),
     ("float32", "0.5", 0.5),
     ("float32", " -.5e1", -5.0),
-    ("float32", "7.", 7.0),
-    ("float32", "1d", {N}),
     ("float32", "0x1p3", {N}),
     ("float32", "Infinity", {INF}),
-    ("float32", "-inf", {INF}),
     ("float32", "1e39", {INF}),
-    ("float32", "1e999", {INF}),
-    ("binary", "0", 0),
     ("binary", "1.0", 1),
     ("binary", " TRUE", 1),
     ("binary", "2", {L}),
-    ("binary", "-1", {L}),
     ("binary", "yes", {L}),
     ("string", " a b ", " a b "),
-    ("string", "nan", "nan"),
     ("string", "", None),
-    *((kind, word, None) for kind in ("int64", "float32", "binary") for word in
-      ("", "  ", "nan", "NaN", "NULL", "None", "n/a", "NA", "\\N")),
+    *(("int64", word, None) for word in ("", "  ", "nan", "NULL", "None", "n/a", "NA", "\\N")),
+    ("float32", "NaN", None),
+    ("binary", "", None),
 ]  # fmt: skip
 
 
@@ -70,15 +56,13 @@ def convert(array, **wanted):
 
 
 @pytest.mark.parametrize(("kind", "cell", "expected"), CELLS, ids=repr)
-@pytest.mark.parametrize("others", [[], ["1"], ["oops", "0.25"]])
-def test_a_cell_of_text_whatever_stands_beside_it(kind, cell, expected, others):
-    values, problems = convert(pa.array([*others, cell], pa.string()), type=kind)
-    row = len(others)
-    reason = {reason for reason, rows in problems.items() if row in rows}
-    if isinstance(expected, set):
-        assert (values[row], reason) == (None, expected)
-    else:
-        assert (values[row], reason) == (expected, set())
+def test_a_cell_of_text_whatever_stands_beside_it(kind, cell, expected):
+    value, reasons = (None, expected) if isinstance(expected, set) else (expected, set())
+    for others in ([], ["1"], ["oops", "0.25"]):
+        values, problems = convert(pa.array([*others, cell], pa.string()), type=kind)
+        row = len(others)
+        assert values[row] == value
+        assert {reason for reason, rows in problems.items() if row in rows} == reasons
 
 
 ARRAYS = [
@@ -87,20 +71,14 @@ ARRAYS = [
     ("string", pa.array([1e17, np.inf, 5.0]), [None, None, "5"], {X: [0, 1]}),
     ("string", pa.array([True, None]), ["true", None], {}),
     ("string", pa.array(["a", "a", "", None]).dictionary_encode(), ["a", "a", None, None], {}),
-    ("string", pa.array(["a", None], pa.large_string()), ["a", None], {}),
     ("string", pa.array([b"ab", b"cd"], pa.binary(2)), ["ab", "cd"], {}),
-    ("string", pa.array([None, None]), [None, None], {}),
-    ("int64", pa.array([3, None], pa.int8()), [3, None], {}),
     ("int64", pa.array([2**64 - 1, 2**63 - 1], pa.uint64()), [None, 2**63 - 1], {B: [0]}),
     ("int64", pa.array([3.0, np.nan, None, -0.0]), [3, None, None, 0], {}),
     ("int64", pa.array([3.5, np.inf, 2.0**60]), [None] * 3, {W: [0, 1], X: [2]}),
-    ("int64", pa.array([decimal.Decimal("12"), decimal.Decimal("-3")]), [12, -3], {}),
     ("int64", pa.array([decimal.Decimal("1.5"), decimal.Decimal("2.0")]), [None, 2], {W: [0]}),
-    ("int64", pa.array([True, False]), [1, 0], {}),
     ("int64", pa.array([None, None]), [None, None], {}),
     ("float32", pa.array([1.5, np.nan, np.inf, 1e39]), [1.5, None, None, None], {INF: [2, 3]}),
     ("float32", pa.array([2**62, None]), [2.0**62, None], {}),
-    ("float32", pa.array([decimal.Decimal("0.25")]), [0.25], {}),
     ("binary", pa.array([0, 1, 2, None]), [0, 1, None, None], {L: [2]}),
     ("binary", pa.array([0.0, 1.0, 0.5, np.nan]), [0, 1, None, None], {L: [2]}),
     ("binary", pa.array([True, False, None]), [1, 0, None], {}),

@@ -24,42 +24,31 @@ def convert(array, unit="s"):
     ("text", "expected"),
     [
         ("2023-12-31T12:00:00Z", NOON * SECOND),
-        ("2023-12-31 12:00:00", NOON * SECOND),
         ("2023-12-31 12:00", NOON * SECOND),
-        ("2023-12-31T12", NOON * SECOND),
         ("2023-12-31", (NOON - 12 * 3600) * SECOND),
         (" 2023-12-31 12:00:00 UTC", NOON * SECOND),
         ("2023-12-31T14:00:00+02:00", NOON * SECOND),
         ("2023-12-31T06:30:00-0530", NOON * SECOND),
-        ("2023-12-31T13:00:00+01", NOON * SECOND),
         ("2023-12-31T12:00:00.5", NOON * SECOND + 500_000),
-        ("2023-12-31T12:00:00.123456789", NOON * SECOND + 123_456),
         ("2023-12-31T12:00:00.123456789Z", NOON * SECOND + 123_456),
         ("1969-12-31T23:59:59Z", -SECOND),
-        ("2024-02-29", 1_709_164_800 * SECOND),
         ("2023-02-29", {NOT}),
-        ("2023-13-01T00:00:00Z", {NOT}),
         ("2023-12-31T25:00:00", {NOT}),
-        ("31.12.2023", {NOT}),
         ("2023-12-31 soon", {NOT}),
-        ("yesterday", {NOT}),
         ("1704024000", {MIXED}),
         ("3000-01-01", {OUTSIDE}),
         ("", None),
-        ("NaN", None),
         (None, None),
     ],
 )
-@pytest.mark.parametrize("other", [[], ["2024-01-01T00:00:00Z"], ["2024-01-01", "2023-02-30"]])
-def test_dates(text, expected, other):
-    # A first cell that is a date: what stands alone is judged by itself.
-    cells = [*(other or ["2024-01-01"]), text]
-    values, problems = convert(pa.array([cell or None for cell in cells], pa.string()))
-    reason = {reason for reason, rows in problems.items() if len(cells) - 1 in rows}
-    if isinstance(expected, set):
-        assert (values[-1], reason) == (None, expected)
-    else:
-        assert (values[-1], reason) == (expected, set())
+def test_dates(text, expected):
+    value, reasons = (None, expected) if isinstance(expected, set) else (expected, set())
+    # The first cell is a date, with which numbers must not be mixed.
+    for others in (["2024-01-01"], ["2024-01-01T00:00:00Z"], ["2024-01-01", "2023-02-30"]):
+        cells = [cell or None for cell in (*others, text)]
+        values, problems = convert(pa.array(cells, pa.string()))
+        assert values[-1] == value
+        assert {reason for reason, rows in problems.items() if len(others) in rows} == reasons
 
 
 @pytest.mark.parametrize(
@@ -67,13 +56,11 @@ def test_dates(text, expected, other):
     [
         ("s", NOON, NOON * SECOND),
         ("ms", NOON * 1000 + 7, NOON * SECOND + 7000),
-        ("us", NOON * SECOND + 7, NOON * SECOND + 7),
         ("ns", NOON * 10**9 + 1999, NOON * SECOND + 1),
         ("s", -1, -SECOND),
         ("s", NOON * 1000, {OUTSIDE}),
         ("ms", NOON * SECOND, {OUTSIDE}),
         ("s", 2**63 - 1, {OUTSIDE}),
-        ("s", -(2**63), {OUTSIDE}),
     ],
 )
 def test_numbers(unit, number, expected):

@@ -1,17 +1,18 @@
 """BARS's pairs of files: both protocols, the validation rules, row counts."""
 
-import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.bars import BarsRows, ByTime, LastRows, LongestHistory
-from loopctr_tf.prepare.prepare import prepare_rows
-from loopctr_tf.prepare.reading import Rejects, Wanted
-from tests.prepare.logs import stored_rows
+from loopctr_tf.prepare.reading import Wanted
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
+
+from bars import BarsRows, ByTime, LastRows, LongestHistory
 
 WANTED = [
     Wanted("label", "binary", required=True),
@@ -124,45 +125,9 @@ def test_other_rows_than_published_are_said_once_and_kept(folder):
     }
 
 
-def test_a_bad_row_is_an_error_or_a_reject_in_both_passes(folder):
-    with (folder / "train.csv").open("a") as file:
-        file.write("2,a,70,i5,\n0,c,70,i6,i1^i2^i3\n")
-    with pytest.raises(UsageError, match=r"train.csv', row 9 .*column 'label'.*'2'"):
-        list(BarsRows(folder, WANTED, valid=LastRows()).batches("train"))
-    rejects = Rejects(folder / "rejected.csv")
-    rows = BarsRows(folder, WANTED, valid=LastRows(0.1), rejects=rejects)
-    assert places(rows, "valid") == [("c", "i6")]
-    assert len(places(rows, "train")) == 8
-    assert rejects.counts == {"label other than 0 and 1": 1}
-
-
 def test_unknown_protocols_and_absent_files_are_usage_errors(folder):
     with pytest.raises(UsageError, match="protocol is 'fair'; choose honest, bars"):
         BarsRows(folder, WANTED, "fair", valid=LastRows())
     (folder / "test.csv").unlink()
     with pytest.raises(UsageError, match=r"test\.csv' does not exist"):
         BarsRows(folder, WANTED, valid=LastRows())
-
-
-def test_the_rows_can_be_prepared(folder):
-    schema = lc.Schema.from_dict(
-        {
-            "label": "label",
-            "group": "user",
-            "tables": {"item": {"vocabulary": []}},
-            "features": [{"name": "item", "type": "categorical", "side": "item", "table": "item"}],
-            "sequences": [
-                {
-                    "name": "history",
-                    "max_length": 2,
-                    "fields": [{"name": "past", "type": "categorical", "table": "item"}],
-                }
-            ],
-        }
-    )
-    rows = BarsRows(folder, WANTED, valid=LastRows(0.25))
-    stats = prepare_rows(schema, rows, folder / "out", facts=rows.facts, workers=1)
-    assert stats["rows"] == {"train": 6, "valid": 2, "test": 2}
-    assert stats["row_counts"]["train"] == {"found": 8, "published": None}
-    assert json.loads((folder / "out" / "stats.json").read_text())["protocol"] == "honest"
-    assert stored_rows(folder / "out", "test")[0]["past"] == ["i3", "i4"]
