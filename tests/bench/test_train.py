@@ -115,5 +115,5 @@ def test_mistakes(prepared):
         command("bench", "train", *SIZES, *SMALL, "--set", "strategy=mirrored")
     with pytest.raises(UsageError, match="'batch_size=3' has no effect here; give --batch-size"):
         command("bench", "train", "--set", "batch_size=3")
-    with pytest.raises(UsageError, match="no setting; did you mean 'dim'"):
+    with pytest.raises(UsageError, match="not a setting; did you mean 'dim'"):
         command("bench", "train", "--set", "dimm=3")
