@@ -1,199 +1,144 @@
 """Made-up valid requests for a model that is served, from what the server says it takes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
+from tensorflow_serving.apis import predict_pb2
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.frame import Column
+from loopctr_tf.features.inputs import VALUES
 from loopctr_tf.features.prepared import serialize_examples
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.scoring import ScoringClient, ScoringError, Signature, TensorInfo, tensors
-from loopctr_tf.scoring.tls import channel_credentials
+from loopctr_tf.scoring import ScoringClient, ScoringError, TensorInfo, names, tensors
+from loopctr_tf.scoring.client.channel import channel_options, choose_credentials
 
-EXAMPLES = {
-    "classify": classification_pb2.ClassificationRequest,
-    "regress": regression_pb2.RegressionRequest,
-}
-"""Signatures that take tf.Examples, with the message of their own method."""
 FIRST_S = 300.0
 """Deadline of a first call, for which the server may have to optimise the graph."""
-SERVICE = "/tensorflow.serving.PredictionService/"
-_ENCODE, _CACHED, _TOP_K = "encode_user_loop_", "rank_cached_loop_", "refine_top_k"
+_EXAMPLES = "inputs"
 _VALUES, _IDS = 3, 5000
 """Values of a multi-valued feature, and numbers that serve as ids, without a schema."""
 
 
+@dataclass(frozen=True)
 class Endpoint:
-    """A model on a server.
+    """A model on a server at ``host:port``, and how to call it; see ScoringClient for ``tls``."""
 
-    Args:
-      target: ``host:port`` of a gRPC port.
-      name: of the model.
-      timeout_s: deadline of a call.
-      tls: True for TLS with the system's authorities, or a PEM file of authorities.
-      metadata: pairs sent with every call.
-    """
-
-    def __init__(
-        self,
-        target: str,
-        name: str = "loopctr",
-        timeout_s: float = 10.0,
-        tls: bool | str | Path = False,
-        metadata: Sequence[tuple[str, str]] = (),
-    ):
-        self.target, self.name, self.timeout_s = target, name, timeout_s
-        self._tls, self._metadata = tls, tuple(metadata)
+    target: str
+    name: str = "loopctr"
+    timeout_s: float = 10.0
+    tls: bool | str | Path = False
+    metadata: Sequence[tuple[str, str]] = ()
 
     def client(self) -> ScoringClient:
         """A client of the library."""
-        return ScoringClient(
-            self.target, self.name, timeout_s=FIRST_S, tls=self._tls, metadata=self._metadata
-        )
-
-    def signatures(self) -> dict[str, Signature]:
-        """What is served; UsageError where the server does not answer or lacks the model."""
-        try:
-            with self.client() as client:
-                return client.signatures(timeout=self.timeout_s)
-        except ScoringError as error:
-            unreachable = error.code is grpc.StatusCode.UNAVAILABLE
-            raise UsageError(f"{error}{'' if unreachable else '; check --name'}") from error
+        settings = {"timeout_s": FIRST_S, "tls": self.tls, "metadata": self.metadata}
+        return ScoringClient(self.target, self.name, **settings)
 
     def channel(self) -> grpc.Channel:
-        """A connection of its own."""
-        sizes = (f"grpc.max_{way}_message_length" for way in ("send", "receive"))
-        options = [("grpc.use_local_subchannel_pool", 1), *((size, -1) for size in sizes)]
-        if self._tls is False:
+        """A connection that no other channel shares, without retries."""
+        options = [*channel_options(0, 2**31 - 1), ("grpc.use_local_subchannel_pool", 1)]
+        credentials = choose_credentials(self.tls, None)
+        if credentials is None:
             return grpc.insecure_channel(self.target, options)
-        authorities = None if self._tls is True else self._tls
-        return grpc.secure_channel(self.target, channel_credentials(authorities), options)
+        return grpc.secure_channel(self.target, credentials, options)
 
     def call(self, channel: grpc.Channel, method: str = "Predict") -> Callable[..., bytes]:
         """A call of PredictionService that takes and returns serialized messages."""
-        send = channel.unary_unary(SERVICE + method)
+        send = channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
         return lambda payload, timeout=self.timeout_s: send(
-            payload, timeout=timeout, metadata=self._metadata
+            payload, timeout=timeout, metadata=self.metadata
         )
 
 
 class Requests:
     """Makes requests for one endpoint; the same seed gives the same requests.
 
-    Args:
-      endpoint: is asked for its signatures.
-      schema: of the export; without it ids are whole numbers that most tables do not know, numbers
-        lie between 0 and 1, and ``classify`` and ``regress`` cannot be asked.
-      seed: of the features.
-
-    Raises:
-      UsageError: where the server does not answer or lacks the model.
+    Without the export's ``schema`` ids are whole numbers that most tables do not know, numbers lie
+    between 0 and 1, and ``classify`` and ``regress`` cannot be requested. UsageError when the server
+    does not answer or lacks the model.
     """
 
     def __init__(self, endpoint: Endpoint, schema: Schema | None = None, seed: int = 0):
         self._endpoint, self.schema = endpoint, schema
-        self.signatures = endpoint.signatures()
         self._fields = {} if schema is None else {f.name: f for f in schema.all_fields()}
         self._rng = np.random.default_rng(seed)
+        try:
+            with endpoint.client() as client:
+                self.signatures = client.signatures(timeout=endpoint.timeout_s)
+        except ScoringError as error:
+            unreachable = error.code is grpc.StatusCode.UNAVAILABLE
+            raise UsageError(f"{error}{'' if unreachable else '; check --name'}") from error
 
-    def payload(self, name: str, candidates: int, history: int) -> tuple[str, bytes]:
-        """The method and the serialized request for a signature.
+    def predict(self, name: str, candidates: int, history: int, rows: int | None = None) -> bytes:
+        """A serialized PredictRequest.
 
-        Args:
-          name: of the signature.
-          candidates: of one user in a ranking request; rows of any other request.
-          history: events of each sequence.
-
-        Raises:
-          UsageError: for a signature that is not served, and for tf.Examples without a schema.
+        ``rows`` are the users of a ranking request, one by default, and else as many as ``candidates``;
+        ``history`` is the events of each sequence. UsageError for a signature that is not served.
         """
-        if name in EXAMPLES:
-            request = EXAMPLES[name]()
-            for example in self.examples(candidates, history):
-                request.input.example_list.examples.add().MergeFromString(example)
-            request.model_spec.name = self._endpoint.name
-            request.model_spec.signature_name = name
-            return name.capitalize(), request.SerializeToString()
-        one_user = name == "cascade" or name.startswith(("rank_", _ENCODE))
-        arrays = self.features(name, 1 if one_user else candidates, candidates, history)
-        if name.startswith(_CACHED):
-            encode = _ENCODE + name.removeprefix(_CACHED)
+        if rows is None:
+            one_user = name == "cascade" or name.startswith(("rank_", names.ENCODE_USER))
+            rows = 1 if one_user else candidates
+        arrays = self.features(name, rows, candidates, history)
+        if names.STATE_VERSION in self.signatures[name].inputs:
+            encode = names.ENCODE_USER + name.removeprefix(names.RANK_CACHED)
             with self._endpoint.client() as client:
                 arrays |= client.predict(self.features(encode, 1, 1, history), signature=encode)
-        return "Predict", self.predict(name, arrays).SerializeToString()
-
-    def predict(self, name: str, arrays: Mapping[str, np.ndarray]) -> predict_pb2.PredictRequest:
-        """A PredictRequest."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = self._endpoint.name, name
         for alias, array in arrays.items():
             request.inputs[alias].CopyFrom(tensors.to_proto(array))
-        return request
+        return request.SerializeToString()
 
     def features(self, name: str, rows: int, candidates: int, history: int) -> dict:
-        """Arrays for every input of a signature except users' states."""
+        """Arrays for every input of a signature except users' states.
+
+        In an export that does not name its axes, an axis that is not of candidates is of events.
+        """
         if name not in self.signatures:
             served = ", ".join(sorted(self.signatures))
             raise UsageError(f"signature {name!r} is not served; choose {served}")
         signature, arrays = self.signatures[name], {}
-        events = self._events(signature)
+        if _EXAMPLES in signature.inputs:
+            return {_EXAMPLES: np.array(self._examples(rows, history), object)}
         for alias, info in sorted(signature.inputs.items()):
-            if alias.startswith("state_"):
-                continue
-            if alias == _TOP_K:
-                # All of them: which candidates are best may depend on rounding.
+            field = self._fields.get(alias)
+            shape = [rows, *[candidates] * (alias in signature.candidates)]
+            values = (field and field.max_values) or _VALUES
+            shape += [values if axis == VALUES else history for axis in info.axes[len(shape) :]]
+            if alias == "refine_top_k":  # all, as rounding may decide which candidates are best
                 arrays[alias] = np.full(rows, candidates, info.dtype)
             elif is_length(alias, info):
                 arrays[alias] = np.full(rows, history, info.dtype)
-            else:
-                shape = [rows, *[candidates] * (alias in signature.candidates)]
-                shape += [history] * (alias in events)
-                field = self._fields.get(alias)
-                values = (field and field.max_values) or _VALUES
-                shape += [values] * (info.rank - len(shape))
+            elif not alias.startswith("state_"):
                 arrays[alias] = self._values(field, info, shape)
         return arrays
 
-    def _events(self, signature: Signature) -> set[str]:
-        """Inputs that hold events; without a schema, those with an axis that could be of events."""
-        if self.schema is not None:
-            return {f.name for sequence in self.schema.sequences for f in sequence.fields}
-        inputs = signature.inputs.items()
-        stems = [a.removesuffix("_length") + "_" for a, info in inputs if is_length(a, info)]
-        wide = {a for a, info in inputs if info.rank > 1 and a not in signature.candidates}
-        named = [{alias for alias in wide if f"{alias}_".startswith(stem)} for stem in stems]
-        return set().union(*named) if all(named) else wide
-
     def _values(self, field, info: TensorInfo, shape: Sequence[int]) -> np.ndarray:
+        if info.dtype.kind == "f" and field is None:
+            return self._rng.random(shape).astype(info.dtype)
         if info.dtype.kind == "f":
-            if field is None:
-                return self._rng.random(shape).astype(info.dtype)
             values = self._rng.normal(field.mean, field.std, shape)
             values = np.expm1(np.abs(values)) if field.transform == "log1p" else values
             return values.astype(info.dtype)
-        known = () if field is None else self.schema.table(field.table).vocabulary or ()
-        ids = list(known) or list(range(1, _IDS + 1))
+        known = None if field is None else self.schema.table(field.table).vocabulary
+        ids = known or range(1, _IDS + 1)
         pool = np.array([str(i) for i in ids] if info.is_string else ids, info.dtype)
         return pool[self._rng.integers(0, len(pool), shape)]
 
-    def examples(self, rows: int, history: int) -> list[bytes]:
-        """Serialized tf.Examples."""
+    def _examples(self, rows: int, history: int) -> list[bytes]:
         if self.schema is None:
-            raise UsageError(
-                "classify and regress take tf.Examples; give the export's assets/schema.yaml with "
-                "--schema"
-            )
-        drawn = self.features("serving_default", rows, 1, history)
+            needed = "give the export's assets/schema.yaml with --schema"
+            raise UsageError(f"classify and regress take tf.Examples; {needed}")
+        drawn = self.features(names.SERVING_DEFAULT, rows, 1, history)
         columns = {}
-        for field in self.schema.all_fields():
-            array = drawn[field.name]
-            width = int(np.prod(array.shape[1:]))
-            splits = np.arange(rows + 1) * width if array.ndim > 1 else None
-            columns[field.name] = Column(array.ravel(), splits)
+        for name in self._fields:
+            width = int(np.prod(drawn[name].shape[1:]))
+            splits = np.arange(rows + 1) * width if drawn[name].ndim > 1 else None
+            columns[name] = Column(drawn[name].ravel(), splits)
         return list(serialize_examples(columns, rows))
 
 

@@ -29,9 +29,9 @@ from loopctr_tf.bench.session import (
 from loopctr_tf.bench.timing import in_turns, quantiles, repeated
 from loopctr_tf.bench.workload import candidate_features, rows_of, user_features, workload_model
 from loopctr_tf.errors import UsageError
-from loopctr_tf.export.signatures import VERSION
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.scoring import ScoringClient
+from loopctr_tf.scoring.names import STATE_VERSION
 from loopctr_tf.scoring.server.saved_model import SavedModel
 
 
@@ -172,7 +172,7 @@ def _paths(model, session, shape, depth, count, seconds, report) -> None:
     if not any(
         row["history"] == str(shape) and row["loops"] == depth for row in report["state_bytes"]
     ):
-        size = sum(value.nbytes for name, value in state.items() if name != VERSION)
+        size = sum(array.nbytes for name, array in state.items() if name != STATE_VERSION)
         report["state_bytes"].append({"history": str(shape), "loops": depth, "bytes": size})
 
 

@@ -37,9 +37,7 @@ _LOAD_S = 600.0
 """The longest that a version may take to load."""
 _GROWTH, _GROWTH_AFTER_S = 0.1, 120.0
 """Growth of memory over the last two thirds that is a problem, in soaks of this length or more."""
-_GIVE_UP_AFTER = 2
-"""Swaps that fail before the soak ends."""
-_State = get_model_status_pb2.ModelVersionStatus
+_AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
 def bench_soak(
@@ -55,81 +53,65 @@ def bench_soak(
 
     Args:
       exports: two folders of one schema that answer differently, made with ``--bad-input reject``.
-      seconds: of mixed requests.
+      seconds: of mixed requests; each client pauses for ``think_s`` on average between two.
       clients: threads that send.
       pause_s: between one change of versions and the next.
-      think_s: mean pause of a client between two requests.
-      seed: of requests and their order.
-      say: takes lines about progress.
+      seed, say: of requests and their order; takes lines about progress.
 
     Returns:
       ``requests`` by status, ``swaps`` (seconds that each took), ``broken_versions`` refused,
       ``memory_mb`` (``start``, ``end``, ``most``) and ``problems``, empty when all was right.
-
-    Raises:
-      UsageError: for folders that are not exports, and exports that answer alike.
     """
-    try:
-        schemas = [Schema.load(path / "assets") for path in exports]
-    except OSError as error:
-        raise UsageError(f"{error.filename!r} is missing; give two exports") from error
-    if schemas[0] != schemas[1]:
-        raise UsageError("the exports have different schemas; give two of one schema")
-    if filecmp.cmp(*(path / _WEIGHTS for path in exports), shallow=False):
-        raise UsageError("the exports have the same weights; give two that answer differently")
-    problems: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
+    schema, problems, codes = _common_schema(exports), Counter(), Counter()
+    stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        versions = _Versions(Path(scratch), exports)
+        versions = _Versions(Path(scratch), exports, problems)
         with served(versions.folder) as server:
             endpoint = Endpoint(server.target, MODEL, timeout_s=60.0)
-            requests = Requests(endpoint, schemas[0], seed)
-            made = good_requests(requests)
-            good = {name: request.SerializeToString() for name, request in made.items()}
+            channel = endpoint.channel()
+            versions.service = model_service_pb2_grpc.ModelServiceStub(channel)
+            requests = Requests(endpoint, schema, seed)
+            good = good_requests(requests)
             hostile = [
                 (f"{name}: {what}", *rest)
-                for name, request in made.items()
-                for what, *rest in spoilt(request, requests.signatures[name])
+                for name, payload in good.items()
+                for what, *rest in spoilt(payload, requests.signatures[name])
             ]
-            with endpoint.channel() as channel:
-                versions.connect(channel)
-                for export in range(2):
-                    if export:
-                        versions.swap(export)
-                    say(f"export {export + 1} answers alone")
-                    call = endpoint.call(channel)
-                    alone = {n: status_of(call, p, FIRST_S)[1] for n, p in good.items()}
-                    versions.answers.append(alone)
-                say(f"{seconds:g} s of all together")
-                stop = threading.Event()
+            alone = []
+            for export in range(2):
+                if export:
+                    versions.swap(export)
+                say(f"export {export + 1} answers alone")
+                call = endpoint.call(channel)
+                alone.append({n: status_of(call, p, FIRST_S)[1] for n, p in good.items()})
+            say(f"{seconds:g} s of all together")
 
-                def client(number: int) -> None:
-                    order = random.Random(f"{seed} {number}")
-                    with endpoint.channel() as own:
-                        while not stop.wait(order.expovariate(1 / think_s)):
-                            if order.random() < 0.5:
-                                name = order.choice(list(good))
-                                code, reply = status_of(endpoint.call(own), good[name])
-                                wrong = versions.fault(name, code, reply)
-                            else:
-                                name, method, payload, wanted = order.choice(hostile)
-                                code, _ = status_of(endpoint.call(own, method), payload)
-                                wrong = code is not wanted and f"{code.name}, not {wanted.name}"
-                            codes[code.name] += 1
-                            if wrong:
-                                problems[f"{name}: {wrong}"] += 1
+            def client(number: int) -> None:
+                order = random.Random(f"{seed} {number}")
+                with endpoint.channel() as own:
+                    while not stop.wait(order.expovariate(1 / think_s)):
+                        wanted = grpc.StatusCode.OK
+                        name, method, payload = order.choice(list(good)), "Predict", None
+                        if order.random() < 0.5:
+                            name, method, payload, wanted = order.choice(hostile)
+                        code, reply = status_of(endpoint.call(own, method), payload or good[name])
+                        codes[code.name] += 1
+                        if code is not wanted:
+                            problems[f"{name}: {code.name}, not {wanted.name}: {reply}"] += 1
+                        elif payload is None:
+                            version = PredictResponse.FromString(reply).model_spec.version.value
+                            if not alike(reply, alone[versions.export_of[version]][name]):
+                                problems[f"{name}: version {version} answers unlike alone"] += 1
 
-                with ThreadPoolExecutor(clients) as pool:
-                    running = [pool.submit(client, number) for number in range(clients)]
-                    try:
-                        memory = versions.take_turns(server.process, seconds, pause_s)
-                    finally:
-                        stop.set()
-                    for each in running:
-                        each.result()
-        problems.update(versions.problems)
-        if server.process.exitcode != 0:
-            problems[f"the server ended with exit code {server.process.exitcode}"] += 1
+            with channel, ThreadPoolExecutor(clients) as pool:
+                running = pool.map(client, range(clients))
+                try:
+                    memory = versions.take_turns(server.process, seconds, pause_s)
+                finally:
+                    stop.set()
+                list(running)  # raises what a client raised
+    if server.process.exitcode != 0:
+        problems[f"the server ended with exit code {server.process.exitcode}"] += 1
     third = len(memory) // 3
     if seconds >= _GROWTH_AFTER_S and third:
         middle, last = (statistics.median(memory[i * third :][:third]) for i in (1, 2))
@@ -137,109 +119,93 @@ def bench_soak(
             problems[f"memory grew by {last / middle - 1:.0%}"] += 1
     if not codes:
         problems["no request was sent"] += 1
-    return {
-        "seconds": seconds,
-        "clients": clients,
-        "requests": dict(codes),
-        "swaps": versions.swaps,
-        "broken_versions": versions.refused,
-        "memory_mb": {"start": memory[0], "end": memory[-1], "most": max(memory)} if memory else {},
-        "problems": [f"{what} ({n} times)" if n > 1 else what for what, n in problems.items()],
-    }
+    figures = {"start": memory[0], "end": memory[-1], "most": max(memory)} if memory else {}
+    report = {"seconds": seconds, "clients": clients, "requests": dict(codes)}
+    report |= {"swaps": versions.swaps, "broken_versions": versions.refused, "memory_mb": figures}
+    lines = [f"{what} ({n} times)" if n > 1 else what for what, n in problems.items()]
+    return {**report, "problems": lines}
 
 
-def _serving(found) -> set[int]:
-    return {v for v, status in found.items() if status.state == _State.AVAILABLE}
+def _common_schema(exports: Sequence[Path]) -> Schema:
+    try:
+        schema, other = (Schema.load(path / "assets") for path in exports)
+    except OSError as error:
+        raise UsageError(f"{error.filename!r} is missing; give two exports") from error
+    if schema != other:
+        raise UsageError("the exports have different schemas; give two of one schema")
+    if filecmp.cmp(*(path / _WEIGHTS for path in exports), shallow=False):
+        raise UsageError("the exports have the same weights; give two that answer differently")
+    return schema
 
 
 class _Versions:
-    """The versions in a server's folder."""
+    """The versions in a server's folder; ``service`` is its ModelService."""
 
-    def __init__(self, scratch: Path, exports: Sequence[Path]):
-        self.folder, self._exports = scratch / "models", exports
-        self.folder.mkdir()
-        self._export_of: dict[int, int] = {}
-        self._newest = self._next = 1
-        self.answers: list[dict[str, bytes | str]] = []
+    def __init__(self, folder: Path, exports: Sequence[Path], problems: Counter[str]):
+        self.folder, self._exports, self._problems = folder, exports, problems
+        self.export_of: dict[int, int] = {}
         self.swaps: list[float] = []
-        self.refused = 0
-        self.problems: list[str] = []
-        self.publish(0)
+        self.refused, self._failed, self._newest = 0, False, self._publish(0)
 
     def take_turns(self, process: BaseProcess, seconds: float, pause_s: float) -> list[float]:
-        """Changes versions until the time is over; MiB of the server's memory between changes.
+        """Changes versions until the time is over or a change fails; MiB of the server's memory.
 
         Whatever the time, one version is swapped and one broken version appears.
         """
         resident, memory = psutil.Process(process.pid).memory_info, []
         end = time.monotonic() + seconds
         for turn in itertools.count():
-            until = min(time.monotonic() + pause_s, end)
-            while process.is_alive() and time.monotonic() < until:
-                with contextlib.suppress(psutil.Error):
-                    memory.append(resident().rss / 2**20)
-                time.sleep(min(0.5, max(0.0, until - time.monotonic())))
+            process.join(max(0.0, min(pause_s, end - time.monotonic())))
+            with contextlib.suppress(psutil.Error):
+                memory.append(resident().rss / 2**20)
             over = turn > 1 and time.monotonic() >= end
-            if over or not process.is_alive() or len(self.problems) >= _GIVE_UP_AFTER:
+            if over or self._failed or not process.is_alive():
                 return memory
-            self.refuse() if turn % 2 else self.swap(turn // 2 % 2)
-
-    def connect(self, channel: grpc.Channel) -> None:
-        """Asks the server at this channel for its versions from now on."""
-        self._service = model_service_pb2_grpc.ModelServiceStub(channel)
-
-    def publish(self, export: int, broken: bool = False) -> int:
-        """Puts a copy of an export into the folder under the next number, complete at once."""
-        version, hidden = self._next, self.folder / f".{self._next}"
-        shutil.copytree(self._exports[export], hidden)
-        if broken:
-            graph = hidden / "saved_model.pb"
-            os.truncate(graph, graph.stat().st_size // 2)
-        self._export_of[version] = export
-        hidden.rename(self.folder / str(version))
-        self._next += 1
-        return version
+            self._refuse() if turn % 2 else self.swap(turn // 2 % 2)
 
     def swap(self, export: int) -> None:
         """Publishes an export, waits until it alone is in service, and removes the others."""
-        start, version = time.monotonic(), self.publish(export)
-        if self._reached(version, lambda found: _serving(found) == {version}):
+        start, version = time.monotonic(), self._publish(export)
+        if self._reached(version, lambda serving, error: serving == {version}):
             self._newest = version
             self.swaps.append(time.monotonic() - start)
             for path in self.folder.iterdir():
                 if path.name != str(version):
                     shutil.rmtree(path)
 
-    def refuse(self) -> None:
+    def _refuse(self) -> None:
         """Publishes a broken version: it must be reported, and the one before it go on serving."""
-        version = self.publish(0, broken=True)
-        self.refused += self._reached(
-            version,
-            lambda found: found[version].status.error_code and self._newest in _serving(found),
-        )
+        version = self._publish(0, broken=True)
+        reported = self._reached(version, lambda serving, error: error and self._newest in serving)
+        self.refused += reported
 
-    def fault(self, name: str, code: grpc.StatusCode, reply: bytes | str) -> str | None:
-        """What is wrong with the answer to a good request."""
-        if code is not grpc.StatusCode.OK:
-            return f"{code.name}: {reply}"
-        version = PredictResponse.FromString(reply).model_spec.version.value
-        if alike(reply, self.answers[self._export_of[version]][name]):
-            return None
-        return f"version {version} does not answer as it did alone"
+    def _publish(self, export: int, broken: bool = False) -> int:
+        """Puts a copy of an export into the folder under the next number, complete at once."""
+        version = len(self.export_of) + 1
+        hidden = self.folder / f".{version}"
+        shutil.copytree(self._exports[export], hidden)
+        if broken:
+            graph = hidden / "saved_model.pb"
+            os.truncate(graph, graph.stat().st_size // 2)
+        self.export_of[version] = export
+        hidden.rename(self.folder / str(version))
+        return version
 
-    def _reached(self, version: int, condition: Callable[[dict], bool]) -> bool:
+    def _reached(self, version: int, condition: Callable[[set[int], int], bool]) -> bool:
+        """Waits for what holds of the versions in service and the error code of ``version``."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = MODEL
-        end = time.monotonic() + _LOAD_S
+        end, problem = time.monotonic() + _LOAD_S, f"version {version} did not reach its state"
         while time.monotonic() < end:
-            try:
-                response = self._service.GetModelStatus(request, timeout=30)
-            except grpc.RpcError as error:
-                self.problems.append(f"GetModelStatus failed with {error.code().name}")
-                return False
-            found = {status.version: status for status in response.model_version_status}
-            if version in found and condition(found):
+            code, found = status_of(self.service.GetModelStatus, request, 30)
+            if code is not grpc.StatusCode.OK:
+                problem = f"GetModelStatus failed with {code.name}"
+                break
+            errors = {one.version: one.status.error_code for one in found.model_version_status}
+            serving = {v.version for v in found.model_version_status if v.state == _AVAILABLE}
+            if version in errors and condition(serving, errors[version]):
                 return True
             time.sleep(0.1)
-        self.problems.append(f"version {version} did not reach its state in {_LOAD_S:.0f} s")
+        self._problems[problem] += 1
+        self._failed = True
         return False

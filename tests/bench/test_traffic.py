@@ -119,17 +119,17 @@ class Stalled(Endpoint):
 def test_an_open_loop_counts_from_when_a_request_was_due():
     # 50 a second for 0.4 s: 20 are due, of which one client sends 4. The others had waited since
     # they were due, half of all for 0.1 s or more.
-    found = measure(Stalled("nobody:1"), "Predict", [b""], 1, 0.4, rate=50.0)
+    found = measure(Stalled("nobody:1"), [b""], 1, 0.4, rate=50.0)
     assert found["requests"] <= 5
     assert found["requests"] + found["unsent"] == 20
     assert found["p50_ms"] >= 100
-    closed = measure(Stalled("nobody:1"), "Predict", [b""], 1, 0.2)
+    closed = measure(Stalled("nobody:1"), [b""], 1, 0.2)
     assert closed["unsent"] == 0
     assert closed["p50_ms"] >= 100
 
 
 def test_errors_are_counted_by_status(server):
-    found = measure(Endpoint(server.target), "Predict", [b"\xff" * 9], 1, 0.05)
+    found = measure(Endpoint(server.target), [b"\xff" * 9], 1, 0.05)
     assert set(found["errors"]) == {"INVALID_ARGUMENT"}
     assert (found["requests"], found["p50_ms"]) == (0, None)
 
@@ -162,9 +162,9 @@ def test_the_embedded_server_refuses_every_hostile_request(server, schema):
 
 
 def test_a_wrong_status_is_a_problem(server, monkeypatch):
-    wrong = hostile.HOSTILE["unknown model"]._replace(code=grpc.StatusCode.OK)
-    fine = hostile.Hostile(lambda request, signature: request)
-    monkeypatch.setattr(hostile, "HOSTILE", {"unknown model": wrong, "nothing": fine})
+    wrong = ("unknown model", hostile.HOSTILE[0][1], grpc.StatusCode.OK)
+    fine = ("nothing", lambda request, signature: None, grpc.StatusCode.INVALID_ARGUMENT)
+    monkeypatch.setattr(hostile, "HOSTILE", [wrong, fine])
     report = hostile.bench_hostile(Endpoint(server.target))
     first, second = report["problems"][:2]
     assert first.startswith("encode_user_loop_0: unknown model: NOT_FOUND instead of OK")
@@ -182,12 +182,14 @@ def test_a_soak_finds_what_is_wrong_and_nothing_else(exports, monkeypatch):
     unlike = iter([False])
     alike = soak.alike
     monkeypatch.setattr(soak, "alike", lambda *answers: next(unlike, True) and alike(*answers))
-    wrong = hostile.Hostile(hostile.HOSTILE["no inputs"].change, grpc.StatusCode.OK)
-    monkeypatch.setitem(hostile.HOSTILE, "on purpose", wrong)
+    wrong = ("on purpose", lambda request, _: request.ClearField("inputs"), grpc.StatusCode.OK)
+    monkeypatch.setattr(hostile, "HOSTILE", [*hostile.HOSTILE, wrong])
     report = soak.bench_soak(exports, 1.0, clients=3, pause_s=0.1, think_s=0.01)
-    problems = [text for text in report["problems"] if "on purpose: INVALID_ARGUMENT" not in text]
+    problems = [
+        text for text in report["problems"] if "on purpose: INVALID_ARGUMENT, not OK" not in text
+    ]
     assert len(problems) == 1
-    assert "does not answer as it did alone" in problems[0]
+    assert problems[0].endswith(" answers unlike alone")
     assert len(report["swaps"]) >= 2
     assert report["broken_versions"] >= 1
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= set(report["requests"])
