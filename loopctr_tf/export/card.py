@@ -11,8 +11,9 @@ import yaml
 
 from loopctr_tf.evaluation.report import depth_rows, metrics_table
 from loopctr_tf.export.validity import check_mode
-from loopctr_tf.export.warmup import ENCODE, VERSION, signature_specs
+from loopctr_tf.export.warmup import signature_specs
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.scoring.names import ENCODE_USER, STATE_VERSION
 from loopctr_tf.version import __version__
 
 FILE = "assets.extra/model_card.md"
@@ -127,8 +128,8 @@ def _states(functions: Mapping[str, Callable]) -> list[str]:
     """What a feature store has to keep for a user, or nothing where no signature encodes users."""
     rows = []
     for name, function in functions.items():
-        if name.startswith(ENCODE):
-            tensors = [s for key, s in function.structured_outputs.items() if key != VERSION]
+        if name.startswith(ENCODE_USER):
+            tensors = [s for key, s in function.structured_outputs.items() if key != STATE_VERSION]
             size = sum(math.prod(s.shape[1:]) * s.dtype.size for s in tensors)
             rows.append((f"`{name}`", f"{size:,}"))
     if not rows:

@@ -35,6 +35,14 @@ from loopctr_tf.export.validity import (
 )
 from loopctr_tf.features.dataset import parse_examples
 from loopctr_tf.models.base import RankingModel, probabilities
+from loopctr_tf.scoring.names import (
+    CLASSIFY,
+    ENCODE_USER,
+    RANK_CACHED,
+    REGRESS,
+    SERVING_DEFAULT,
+    STATE_VERSION,
+)
 
 ConcreteFunction = tf.types.experimental.ConcreteFunction
 Makers = dict[str, Callable[[], ConcreteFunction]]
@@ -43,7 +51,6 @@ Specs = dict[str, tf.TensorSpec]
 CLASSES = ("0", "1")
 STATE = "state_"
 """Prefix of the tensors of a user's state."""
-VERSION = "state_version"
 
 
 def signature_makers(
@@ -83,7 +90,7 @@ def _pointwise(model, heads, bad_input) -> Makers:
         return functools.cache(functools.partial(_trace, serve, specs))
 
     by_head = {head: maker(functools.partial(model.score, head=head)) for head in heads}
-    makers = {"serving_default": by_head[model.served]}
+    makers = {SERVING_DEFAULT: by_head[model.served]}
     if len(heads) == 1 and not heads[0]:
         return makers
 
@@ -109,8 +116,8 @@ def _examples(model, bad_input) -> Makers:
         return {"classes": classes, "scores": tf.stack([1 - probability, probability], axis=1)}
 
     return {
-        "classify": maker(as_classes),
-        "regress": maker(lambda probability: {"outputs": probability}),
+        CLASSIFY: maker(as_classes),
+        REGRESS: maker(lambda probability: {"outputs": probability}),
     }
 
 
@@ -169,12 +176,12 @@ def _cached(model, heads, bad_input, dtype) -> Makers:
             (state,) = model.encode_user(user, (head,))
             state = {name: _stored(state[name.removeprefix(STATE)], specs[name]) for name in specs}
             rows = tf.shape(next(iter(state.values())))[0]
-            return {**state, VERSION: tf.fill([rows], version())}
+            return {**state, STATE_VERSION: tf.fill([rows], version())}
 
         def rank(**tensors):
             tensors = aligned(tensors, schema)
             checks = [
-                checked_state_version(tensors[VERSION], version()),
+                checked_state_version(tensors[STATE_VERSION], version()),
                 *same_sizes({name: tensors[name] for name in specs}, specs),
             ]
             with tf.control_dependencies(checks):
@@ -185,10 +192,10 @@ def _cached(model, heads, bad_input, dtype) -> Makers:
 
         named = {
             **{name: tf.TensorSpec(s.shape, s.dtype, name) for name, s in specs.items()},
-            VERSION: tf.TensorSpec([None], tf.string, VERSION),
+            STATE_VERSION: tf.TensorSpec([None], tf.string, STATE_VERSION),
         }
-        makers[of_head("encode_user", head)] = functools.partial(_trace, encode, user_specs)
-        makers[of_head("rank_cached", head)] = functools.partial(
+        makers[of_head(ENCODE_USER, head)] = functools.partial(_trace, encode, user_specs)
+        makers[of_head(RANK_CACHED, head)] = functools.partial(
             _trace, rank, {**named, **candidate_specs}
         )
 

@@ -17,6 +17,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.scoring.names import CLASSIFY, ENCODE_USER, RANK_CACHED, REGRESS, STATE_VERSION
 from loopctr_tf.scoring.server.warmup import FILE, MAX_RECORDS
 
 BATCH_SIZES = (1, 8, 32, 128)
@@ -24,9 +25,7 @@ BATCH_SIZES = (1, 8, 32, 128)
 CANDIDATES = 100
 """Candidates of a request in the records of ranking signatures."""
 
-ENCODE, _RANK_CACHED = "encode_user", "rank_cached"
-VERSION = "state_version"
-_EXAMPLE_LOGS = {"classify": "classify_log", "regress": "regress_log"}
+_EXAMPLE_LOGS = {CLASSIFY: "classify_log", REGRESS: "regress_log"}
 
 Functions = Mapping[str, Callable[..., dict[str, tf.Tensor]]]
 PredictionLog = prediction_log_pb2.PredictionLog
@@ -117,8 +116,8 @@ def warmup_requests(
     records = []
     for name, function in functions.items():
         known = columns
-        if name.startswith(_RANK_CACHED):
-            encode = functions.get(ENCODE + name.removeprefix(_RANK_CACHED))
+        if name.startswith(RANK_CACHED):
+            encode = functions.get(ENCODE_USER + name.removeprefix(RANK_CACHED))
             if encode is None:
                 continue
             known = {**columns, **_state(encode, columns)}
@@ -157,12 +156,12 @@ def _state(encode: Callable[..., dict[str, tf.Tensor]], columns) -> dict[str, _C
         for name, spec in signature_specs(encode).items()
     }
     state = encode(**user)
-    version = _Column(state[VERSION].numpy()[0], "string", (), candidate=False)
+    version = _Column(state[STATE_VERSION].numpy()[0], "string", (), candidate=False)
     zeros = {
         name: _Column(value.dtype == tf.bool, value.dtype.name, tuple(value.shape[1:]), False)
         for name, value in state.items()
     }
-    return {**zeros, VERSION: version}
+    return {**zeros, STATE_VERSION: version}
 
 
 def _inputs(

@@ -6,9 +6,9 @@ REGRESS = "regress"
 PROBABILITY = "probability"
 STATE_VERSION = "state_version"
 
-# beginnings of signature names, followed by a number of loops
-ENCODE_USER = "encode_user_loop_"
-RANK_CACHED = "rank_cached_loop_"
+# beginnings of signature names, followed by "_" and the head where a model has several
+ENCODE_USER = "encode_user"
+RANK_CACHED = "rank_cached"
 # signatures that score each candidate independently of the request's other candidates
 INDEPENDENT = "rank"
 
