@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.reading import TableReader, WantedColumn
 from loopctr_tf.prepare.rejects import Rejects
 
 PROTOCOLS = ("honest", "bars")
@@ -140,7 +140,7 @@ class BarsRows:
     def __init__(
         self,
         folder: str | Path,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[WantedColumn],
         protocol: str = "honest",
         *,
         valid: ValidRule,

@@ -24,18 +24,18 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.prepare import prepare_rows
-from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
+from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 VECTORS = "item_visual_emb_dim64.h5"
 ROWS = {"train": 10_931_092, "test": 2_730_291}
 TIME = "timestamp"
 WANTED = [
-    Wanted("is_click", "binary", required=True),
-    Wanted("user_id", "string", required=True),
-    Wanted("item_id", "string", required=True),
-    Wanted("pos_items", "string", separator="^"),
-    Wanted("neg_items", "string", separator="^"),
+    WantedColumn("is_click", "binary", required=True),
+    WantedColumn("user_id", "string", required=True),
+    WantedColumn("item_id", "string", required=True),
+    WantedColumn("pos_items", "string", separator="^"),
+    WantedColumn("neg_items", "string", separator="^"),
 ]
 LOOKS = {"item_visual": "item_id", "pos_visual": "pos_items", "neg_visual": "neg_items"}
 
@@ -72,7 +72,7 @@ def prepare(
     """
     raw = Path(raw)
     timed = TIME in TableReader(raw / FILES["train"], []).column_types()
-    wanted = [*WANTED, Wanted(TIME, "int64", required=True)] if timed else WANTED
+    wanted = [*WANTED, WantedColumn(TIME, "int64", required=True)] if timed else WANTED
     with tempfile.TemporaryDirectory() as scratch:
         rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
         rows = BarsRows(
