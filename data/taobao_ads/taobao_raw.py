@@ -56,7 +56,7 @@ class RawRows:
       protocol: "honest" or "bars".
       most: behaviors of a history.
       rejects: takes the bad rows; None makes the first one an error.
-      say: takes a line for people, where a file has other rows than the publisher's.
+      warn: takes a line for people, where a file has other rows than the publisher's.
       progress: show how many behaviors were read.
       parts: temporary files; more of them take less memory.
 
@@ -74,7 +74,7 @@ class RawRows:
         protocol: str,
         most: int,
         rejects: Rejects | None = None,
-        say: Callable[[str], Any] = print,
+        warn: Callable[[str], Any] = print,
         progress: bool = False,
         parts: int = PARTS,
     ):
@@ -108,7 +108,7 @@ class RawRows:
         }
         for name, count in self.facts["row_counts"].items():
             if count["found"] != count["published"]:
-                say(
+                warn(
                     f"WARNING: {str(self._paths[name])!r} gave {count['found']:,} rows and its "
                     f"publisher's has {count['published']:,}; figures from it are not comparable with "
                     "published ones"

@@ -245,7 +245,7 @@ def load_rules(path: str | Path) -> tuple[Schema, Rules]:
     """The schema to be fitted and the rules, from one file.
 
     Raises:
-      UsageError: as for :meth:`Schema.load`, and for rules that are absent, invalid or unfit for the schema.
+      UsageError: as for :meth:`Schema.load`, and for absent, invalid or unfitting rules.
     """
     schema, build = load_with_build(path)
     if build is None:

@@ -112,7 +112,7 @@ def test_rules_see_all_batches_before_they_choose():
 def test_other_rows_than_published_are_said_once_and_kept(folder):
     said = []
     rows = BarsRows(
-        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, say=said.append
+        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, warn=said.append
     )
     for split in ("train", "valid", "test", "train"):
         list(rows.batches(split))

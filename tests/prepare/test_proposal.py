@@ -130,7 +130,7 @@ def test_impressions_with_a_label(tmp_path, name):
         "# - platform: always 'web'",
         "# - dwell_ms: by its name, known only after the user's response",
         "# - class: not a valid name of a model input: rename it",
-        "# - comment: another value in every row",
+        "# - comment: different in every row",
         "  - {name: age, type: numeric, side: user}",
     ):
         assert line in text.splitlines()
@@ -313,7 +313,7 @@ def test_odd_names_missing_values_and_bad_rows(tmp_path):
     assert "1 rows: use --skip-bad, or fill them in" in text
     assert "# - where: struct<x: int64>, which cannot be a feature" in text
     assert "# - brand name: not a valid name of a model input: rename it" in text
-    assert "# - City: a column of that name is there already" in text
+    assert "# - City: another column has this name" in text
     assert "; 25% missing" in text
     assert described(schema)["yes"] == ("categorical", "context", "yes")
     assert '"yes": {dtype: int64' in text
