@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.reading import TableReader, WantedColumn
 from loopctr_tf.prepare.rejects import Rejects
 
 PROTOCOLS = ("honest", "bars")
@@ -127,7 +127,7 @@ class BarsRows:
       published: rows that "train" and "test" have according to the publisher.
       change: makes of each table the one that the schema wants, e.g. with columns copied.
       rejects: takes the bad rows; None makes the first one an error.
-      say: takes a line for people, where a file has other rows than published.
+      warn: takes a line for people, where a file has other rows than published.
 
     Attributes:
       facts: for ``stats.json``: "protocol", "validation" (the rule in words), and "row_counts", which
@@ -140,7 +140,7 @@ class BarsRows:
     def __init__(
         self,
         folder: str | Path,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[WantedColumn],
         protocol: str = "honest",
         *,
         valid: ValidRule,
@@ -148,7 +148,7 @@ class BarsRows:
         published: Mapping[str, int] | None = None,
         change: Callable[[pa.Table], pa.Table] | None = None,
         rejects: Rejects | None = None,
-        say: Callable[[str], Any] = print,
+        warn: Callable[[str], Any] = print,
     ):
         if protocol not in PROTOCOLS:
             raise UsageError(f"protocol is {protocol!r}; choose {', '.join(PROTOCOLS)}")
@@ -158,7 +158,7 @@ class BarsRows:
         }
         self._honest, self._valid, self._seen = protocol == "honest", valid, False
         self._keep_first = {} if self._honest else dict(keep_first or {})
-        self._published, self._change, self._say = dict(published or {}), change, say
+        self._published, self._change, self._warn = dict(published or {}), change, warn
         validation = valid.text if self._honest else "test.csv, as BARS has it"
         self.facts: dict[str, Any] = {
             "protocol": protocol,
@@ -192,7 +192,7 @@ class BarsRows:
             return
         counts[part] = {"found": rows, "published": published}
         if published is not None and rows != published:
-            self._say(
+            self._warn(
                 f"WARNING: {str(self._paths[part])!r} gave {rows:,} rows and its publisher counts "
                 f"{published:,}; figures from it are not comparable with published ones"
             )

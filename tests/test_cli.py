@@ -172,7 +172,7 @@ def test_schema_init_proposes_a_schema_that_prepare_takes(loopctr, tmp_path):
     result = loopctr("schema", "init", log, "--out", schema, "--rows", 100)
     prepare = f"loopctr prepare --schema {schema} --events {log} --out prepared"
     assert (result.code, result.out.splitlines()[-1]) == (0, f"next: {prepare}")
-    assert "a look at the first 100 rows" in schema.read_text()
+    assert "from the first 100 rows" in schema.read_text()
     assert loopctr("schema", "init", log, "--rows", 100).out == schema.read_text()
     done = loopctr("prepare", "--schema", schema, "--events", log, "--out", out, "--quiet")
     assert (done.code, done.err) == (0, "")
@@ -341,7 +341,7 @@ MISTAKES = [
     ),
     (
         "prepare --schema {prepared}/schema.yaml --events e.csv --out {new}",
-        "schema.yaml' has no section `build`, which says how rows are made of events; add it",
+        "schema.yaml' has no section `build`, which defines how events become rows; add it",
     ),
     ("prepare --schema {prepared} --out {new}", "Missing option '--events'; see `loopctr prepare"),
     ("train {prepared} {new} --set dims=3", "--set 'dims' is not a setting; did you mean 'dim'?"),

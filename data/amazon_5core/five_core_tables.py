@@ -25,7 +25,7 @@ from amazon_raw import (
 )
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.reading import TableReader, WantedColumn
 from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
 
 MAX_ATTRIBUTES = 8
@@ -129,7 +129,10 @@ def _read_json(reviews: Path, meta: Path, parts: Path, rejects: Rejects, progres
 def _read_timed(events: Path, meta: Path, parts: Path, rejects: Rejects, progress) -> Tables:
     """Events and one category an item; the other columns of `item_meta.csv` are not read."""
     attributes, items = _Attributes(), parts / "items.parquet"
-    wanted = [Wanted("item_id", "string", required=True), Wanted("i_category", "string")]
+    wanted = [
+        WantedColumn("item_id", "string", required=True),
+        WantedColumn("i_category", "string"),
+    ]
     with TableWriter(items, _ITEMS) as table:
         for batch in TableReader(meta, wanted, rejects=rejects):
             for item, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):

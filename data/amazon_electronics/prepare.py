@@ -26,7 +26,7 @@ from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
 from loopctr_tf.prepare.prepare import REJECTED, prepare_rows
-from loopctr_tf.prepare.reading import Wanted
+from loopctr_tf.prepare.reading import WantedColumn
 from loopctr_tf.prepare.rejects import Rejects
 
 FILES = tuple(bars.FILES.values())
@@ -38,11 +38,11 @@ MAX_LENGTH = 100
 """``max_length`` of schema.yaml, and BARS's."""
 
 WANTED = (
-    Wanted("label", "binary", required=True),
-    Wanted("user_id", "string", required=True),
-    Wanted("item_id", "string", required=True),
-    Wanted("cate_id", "string"),
-    *(Wanted(name, "string", separator="^") for name in HISTORIES),
+    WantedColumn("label", "binary", required=True),
+    WantedColumn("user_id", "string", required=True),
+    WantedColumn("item_id", "string", required=True),
+    WantedColumn("cate_id", "string"),
+    *(WantedColumn(name, "string", separator="^") for name in HISTORIES),
 )
 
 HONEST_RULE = (

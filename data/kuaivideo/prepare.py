@@ -24,18 +24,18 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.prepare import prepare_rows
-from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
+from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 VECTORS = "item_visual_emb_dim64.h5"
 ROWS = {"train": 10_931_092, "test": 2_730_291}
 TIME = "timestamp"
 WANTED = [
-    Wanted("is_click", "binary", required=True),
-    Wanted("user_id", "string", required=True),
-    Wanted("item_id", "string", required=True),
-    Wanted("pos_items", "string", separator="^"),
-    Wanted("neg_items", "string", separator="^"),
+    WantedColumn("is_click", "binary", required=True),
+    WantedColumn("user_id", "string", required=True),
+    WantedColumn("item_id", "string", required=True),
+    WantedColumn("pos_items", "string", separator="^"),
+    WantedColumn("neg_items", "string", separator="^"),
 ]
 LOOKS = {"item_visual": "item_id", "pos_visual": "pos_items", "neg_visual": "neg_items"}
 
@@ -48,7 +48,7 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = False,
-    say: Callable[[str], Any] = print,
+    warn: Callable[[str], Any] = print,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
     """Writes the prepared folder ``out``.
@@ -61,7 +61,7 @@ def prepare(
       skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
       workers: processes; None takes all cores.
       progress: show bars.
-      say: takes a line where a file has other rows than the publisher counts.
+      warn: takes a line where a file has other rows than the publisher counts.
       shard_rows: most rows a shard.
 
     Returns:
@@ -72,7 +72,7 @@ def prepare(
     """
     raw = Path(raw)
     timed = TIME in TableReader(raw / FILES["train"], []).column_types()
-    wanted = [*WANTED, Wanted(TIME, "int64", required=True)] if timed else WANTED
+    wanted = [*WANTED, WantedColumn(TIME, "int64", required=True)] if timed else WANTED
     with tempfile.TemporaryDirectory() as scratch:
         rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
         rows = BarsRows(
@@ -84,7 +84,7 @@ def prepare(
             published=ROWS,
             change=_with_looks,
             rejects=rejects,
-            say=say,
+            warn=warn,
         )
         schema, facts = _with_vectors(Schema.load(TEMPLATE), raw / VECTORS)
         return prepare_rows(
@@ -156,11 +156,11 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
     README.md beside this script tells where the files come from and what the columns are.
     """
 
-    def say(line):
+    def warn(line):
         tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
 
     try:
-        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, say=say)
+        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
     except UsageError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

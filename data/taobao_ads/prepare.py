@@ -40,7 +40,7 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = False,
-    say: Callable[[str], Any] = print,
+    warn: Callable[[str], Any] = print,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
     """Writes the prepared folder ``out``.
@@ -54,7 +54,7 @@ def prepare(
       skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
       workers: processes; None takes all cores.
       progress: show bars.
-      say: takes a line where a file has other rows than the publisher counts.
+      warn: takes a line where a file has other rows than the publisher counts.
       shard_rows: most rows a shard.
 
     Returns:
@@ -81,13 +81,15 @@ def prepare(
                 published=taobao_x1.ROWS,
                 change=taobao_x1.aligned,
                 rejects=rejects,
-                say=say,
+                warn=warn,
             )
         else:
             source = "the publisher's files"
             features = [feature for feature in schema.features if feature.name != "btag"]
             schema = schema.replace(features=features)
-            rows = taobao_raw.RawRows(raw, Path(scratch), protocol, HISTORY, rejects, say, progress)
+            rows = taobao_raw.RawRows(
+                raw, Path(scratch), protocol, HISTORY, rejects, warn, progress
+            )
         return prepare_rows(
             schema,
             rows,
@@ -153,11 +155,11 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
     README.md beside this script tells where the files come from and what the columns are.
     """
 
-    def say(line):
+    def warn(line):
         tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
 
     try:
-        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, say=say)
+        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
     except UsageError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from taobao_histories import PARTS, Histories
 from tqdm import tqdm
 
-from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted
+from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn
 
 FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")
 ROWS = dict(zip(FILES, (26_557_961, 846_811, 1_061_768, 723_268_134), strict=True))
@@ -29,18 +29,18 @@ PROFILE = (
 )
 AD = ("cate_id", "campaign_id", "customer", "brand")
 _IMPRESSIONS = [
-    Wanted("user", "int64", required=True),
-    Wanted("time_stamp", "int64", required=True),
-    Wanted("adgroup_id", "int64", required=True),
-    Wanted("pid", "string"),
-    Wanted("clk", "binary", required=True),
+    WantedColumn("user", "int64", required=True),
+    WantedColumn("time_stamp", "int64", required=True),
+    WantedColumn("adgroup_id", "int64", required=True),
+    WantedColumn("pid", "string"),
+    WantedColumn("clk", "binary", required=True),
 ]
 _BEHAVIORS = [
-    Wanted("user", "int64", required=True),
-    Wanted("time_stamp", "int64", required=True),
-    Wanted("btag", "string", required=True),
-    Wanted("cate", "int64"),
-    Wanted("brand", "int64"),
+    WantedColumn("user", "int64", required=True),
+    WantedColumn("time_stamp", "int64", required=True),
+    WantedColumn("btag", "string", required=True),
+    WantedColumn("cate", "int64"),
+    WantedColumn("brand", "int64"),
 ]
 
 
@@ -56,7 +56,7 @@ class RawRows:
       protocol: "honest" or "bars".
       most: behaviors of a history.
       rejects: takes the bad rows; None makes the first one an error.
-      say: takes a line for people, where a file has other rows than the publisher's.
+      warn: takes a line for people, where a file has other rows than the publisher's.
       progress: show how many behaviors were read.
       parts: temporary files; more of them take less memory.
 
@@ -74,7 +74,7 @@ class RawRows:
         protocol: str,
         most: int,
         rejects: Rejects | None = None,
-        say: Callable[[str], Any] = print,
+        warn: Callable[[str], Any] = print,
         progress: bool = False,
         parts: int = PARTS,
     ):
@@ -108,7 +108,7 @@ class RawRows:
         }
         for name, count in self.facts["row_counts"].items():
             if count["found"] != count["published"]:
-                say(
+                warn(
                     f"WARNING: {str(self._paths[name])!r} gave {count['found']:,} rows and its "
                     f"publisher's has {count['published']:,}; figures from it are not comparable with "
                     "published ones"
@@ -140,9 +140,9 @@ class RawRows:
         """A file in memory: its key, ids as text, numbers."""
         # The publisher writes "new_user_class_level " with a space behind it.
         written = {c.strip(): c for c in TableReader(self._paths[name], []).column_types()}
-        wanted = [Wanted(written.get(key, key), "int64", required=True)]
-        wanted += [Wanted(written.get(column, column), "int64") for column in texts]
-        wanted += [Wanted(written.get(column, column), "float32") for column in numbers]
+        wanted = [WantedColumn(written.get(key, key), "int64", required=True)]
+        wanted += [WantedColumn(written.get(column, column), "int64") for column in texts]
+        wanted += [WantedColumn(written.get(column, column), "float32") for column in numbers]
         reader = TableReader(self._paths[name], wanted, rejects=rejects)
         empty = pa.schema([(c.name, c.arrow_type) for c in wanted]).empty_table()
         table = pa.concat_tables([empty, *reader]).combine_chunks()

@@ -6,16 +6,16 @@ import pyarrow.compute as pc
 from taobao_raw import AD, PROFILE
 
 from loopctr_tf.prepare.columns import flat_spans
-from loopctr_tf.prepare.reading import Wanted
+from loopctr_tf.prepare.reading import WantedColumn
 
 ROWS = {"train": 21_929_911, "test": 3_099_515}
 HISTORIES = ("cate_his", "brand_his", "btag_his")
 WANTED = [
-    Wanted("clk", "binary", required=True),
-    Wanted("userid", "string", required=True),
-    *(Wanted(name, "string") for name in (*PROFILE, "adgroup_id", *AD, "pid", "btag")),
-    Wanted("price", "float32"),
-    *(Wanted(name, "string", separator="^") for name in HISTORIES),
+    WantedColumn("clk", "binary", required=True),
+    WantedColumn("userid", "string", required=True),
+    *(WantedColumn(name, "string") for name in (*PROFILE, "adgroup_id", *AD, "pid", "btag")),
+    WantedColumn("price", "float32"),
+    *(WantedColumn(name, "string", separator="^") for name in HISTORIES),
 ]
 
 

@@ -1,1 +1,1 @@
-"""From an event log to a prepared folder: reading, histories, splits, fitting, writing."""
+"""Makes prepared folders from event logs: reading, histories, splits, fitting, writing."""

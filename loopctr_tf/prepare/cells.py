@@ -1,16 +1,14 @@
-"""Arrow arrays of any type -> arrays of the wanted type, and which of their rows are bad and why.
+"""Converts Arrow arrays of any type to a wanted type, and says which rows are bad and why.
 
-What is read, by wanted type. An empty cell of a text file is a missing one, and a missing value is null.
+Accepted values by wanted type (an empty cell of a text file is missing; missing values become null):
 
-- ``string``: text, of one line and without NUL. Numbers become their digits, whole ones without ".0".
-- ``int64``: whole numbers, written with a fraction too where it is zero ("3.0", a double column) and
-  the number is at most 2^53, beyond which a double has lost digits.
+- ``string``: text of one line without NUL. Numbers become digits, whole ones without ".0".
+- ``int64``: whole numbers; also "3.0" and columns of doubles, up to 2^53, where doubles are exact.
 - ``float32``: finite numbers.
 - ``binary``: 0 or 1, also as 0.0, 1.0, false and true; int8.
 - ``time``: see ``times``.
 
-In columns of numbers NaN is missing, and so are the words that programs write for a missing number
-(``MISSING_WORDS``). Spaces around a number are ignored.
+In numeric columns NaN and ``MISSING_WORDS`` are missing values. Spaces around numbers are ignored.
 """
 
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from loopctr_tf.prepare.rejects import Problem
 
 MISSING_WORDS = ("", "nan", "null", "none", "na", "n/a", "\\n")
 EXACT = 2**53
-"""Largest whole number that a double holds with all its digits, and all below it."""
+"""Doubles hold all whole numbers up to this one exactly."""
 INT64 = np.iinfo(np.int64)
 
 NUL = Problem("NUL byte", "the file is damaged there, write it again")
@@ -38,8 +36,8 @@ INEXACT = Problem(
 INFINITE = Problem("infinite or beyond float32", "replace it by a number, or by nothing")
 NOT_BINARY = Problem("label other than 0 and 1", "write 0 or 1")
 
-Found = list[tuple[Problem, np.ndarray]]
-"""Problems with the rows that have them, bool [rows] each; no row has two."""
+Problems = list[tuple[Problem, np.ndarray]]
+"""Problems, each with a bool [rows] mask; a row has at most one."""
 
 _WHOLE = r"^[+-]?[0-9]+$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -48,7 +46,7 @@ _BINARY = ({"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}).items()
 
 
 def bools(array: pa.Array) -> np.ndarray:
-    """A boolean Arrow array as NumPy's, null as False."""
+    """A boolean Arrow array as a NumPy array; null becomes False."""
     return pc.fill_null(array, False).to_numpy(zero_copy_only=False)
 
 
@@ -57,26 +55,26 @@ def without(array: pa.Array, rows: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(rows), pa.scalar(None, array.type), array) if rows.any() else array
 
 
-def found(*problems: tuple[Problem, np.ndarray]) -> Found:
-    """Those of ``problems`` that any row has."""
+def occurring(*problems: tuple[Problem, np.ndarray]) -> Problems:
+    """The ``problems`` that at least one row has."""
     return [(problem, rows) for problem, rows in problems if rows.any()]
 
 
 def cast_or_none(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    """``array`` as ``kind``, or None where one of its values does not fit."""
+    """``array`` as ``kind``, or None if one of its values does not fit."""
     try:
         return array.cast(kind)
     except pa.ArrowInvalid:
         return None
 
 
-def checked_text(array: pa.Array, most: int, one_line: bool) -> tuple[pa.Array, Found]:
-    """Bytes as text, an empty cell as a missing one.
+def checked_text(array: pa.Array, most: int, one_line: bool) -> tuple[pa.Array, Problems]:
+    """Bytes as text; empty cells become null.
 
     Args:
       array: text or binary.
-      most: bytes that a cell may have.
-      one_line: a line break is a problem.
+      most: maximum bytes of a cell.
+      one_line: whether a line break is a problem.
 
     Returns:
       (string array with null for bad cells, the problems).
@@ -86,18 +84,18 @@ def checked_text(array: pa.Array, most: int, one_line: bool) -> tuple[pa.Array, 
     raw = array.cast(pa.binary())
     sizes = np.diff(_offsets(raw))
     long = sizes > most
-    problems = found((too_long(most), long))
+    problems = occurring((too_long(most), long))
     raw = without(raw, long | (sizes == 0))
     start, end = _offsets(raw)[[0, -1]]
     if end > start:
-        # One look for a byte below tab or a line break, before anything is searched cell by cell.
+        # Scan all bytes once; search cell by cell only if a control character occurs.
         least = np.frombuffer(raw.buffers()[2], np.uint8)[start:end].min()
         if least == 0:
             nul = bools(pc.match_substring(raw, "\0"))
-            raw, problems = without(raw, nul), problems + found((NUL, nul))
+            raw, problems = without(raw, nul), problems + occurring((NUL, nul))
         if least <= 13 and one_line:
             broken = bools(pc.match_substring_regex(raw, r"[\r\n]"))
-            raw, problems = without(raw, broken), problems + found((LINE_BREAK, broken))
+            raw, problems = without(raw, broken), problems + occurring((LINE_BREAK, broken))
     text = cast_or_none(raw, pa.string())
     if text is None:
         wrong = np.array([not _is_utf8(value) for value in raw.to_pylist()])
@@ -123,43 +121,43 @@ def _is_utf8(value: bytes | None) -> bool:
 
 
 def trimmed(text: pa.Array) -> pa.Array:
-    """Text of numbers without spaces around it, and null for the words that mean a missing one."""
+    """Numbers as text without surrounding spaces; null for ``MISSING_WORDS``."""
     text = pc.utf8_trim_whitespace(text)
     missing = pc.is_in(pc.utf8_lower(text), value_set=pa.array(MISSING_WORDS))
     return without(text, bools(missing))
 
 
-def strings(array: pa.Array) -> tuple[pa.Array, Found]:
-    """Text as it is, anything else written as text."""
+def strings(array: pa.Array) -> tuple[pa.Array, Problems]:
+    """Text unchanged, other types as text."""
     if pa.types.is_floating(array.type):
         values, valid = floats(array)
         inexact = valid & (np.abs(values) > EXACT)
         whole = valid & ~inexact & (values == np.rint(values))
         digits = pa.array(np.where(whole, values, 0).astype(np.int64)).cast(pa.string())
         other = pa.array(values, mask=~valid | inexact).cast(pa.string())
-        return pc.if_else(pa.array(whole), digits, other), found((INEXACT, inexact))
+        return pc.if_else(pa.array(whole), digits, other), occurring((INEXACT, inexact))
     return array.cast(pa.string()), []
 
 
 def floats(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(float64 values, which rows have one); NaN is missing."""
+    """(float64 values, which rows have a value); NaN is missing."""
     doubles = array.cast(pa.float64(), safe=False)
     values = pc.fill_null(doubles, np.nan).to_numpy(zero_copy_only=False)
     return values, ~np.isnan(values)
 
 
-def whole_numbers(array: pa.Array) -> tuple[pa.Array, Found]:
-    """int64; text, floats, whole numbers of any width and booleans."""
+def whole_numbers(array: pa.Array) -> tuple[pa.Array, Problems]:
+    """int64 from text, floats, integers of any width and booleans."""
     if pa.types.is_boolean(array.type):
         return array.cast(pa.int64()), []
     if pa.types.is_integer(array.type):
         beyond = np.zeros(len(array), bool)
         if array.type == pa.uint64():
             beyond = bools(pc.greater(array, pa.scalar(INT64.max, pa.uint64())))
-        return without(array, beyond).cast(pa.int64()), found((TOO_LARGE, beyond))
+        return without(array, beyond).cast(pa.int64()), occurring((TOO_LARGE, beyond))
     if pa.types.is_floating(array.type):
         return _whole_doubles(*floats(array))
-    # Arrow reads 0x10 as 16, which nobody means.
+    # Arrow would read 0x10 as 16.
     if not pc.any(pc.match_substring_regex(array, "[xX]")).as_py():
         numbers = cast_or_none(array, pa.int64())
         if numbers is not None:
@@ -168,14 +166,14 @@ def whole_numbers(array: pa.Array) -> tuple[pa.Array, Found]:
     plain = bools(pc.match_substring_regex(text, _WHOLE))
     digits = pc.replace_substring_regex(without(text, ~plain), r"^\+", "")
     beyond = np.zeros(len(text), bool)
-    # Digits of 2^63 - 1: 19. Only what is as long needs a closer look.
+    # 2^63 - 1 has 19 digits; shorter numbers fit.
     for row in np.flatnonzero(bools(pc.greater_equal(pc.binary_length(digits), 19))):
         beyond[row] = not _fits_int64(digits[row].as_py())
     exact = without(digits, beyond).cast(pa.int64())
     numbers, rest = numbers_of_text(without(text, plain))
     doubles, problems = _whole_doubles(*floats(numbers))
     both = pc.coalesce(exact, doubles)
-    return both, [*found((TOO_LARGE, beyond)), *rest, *problems]
+    return both, [*occurring((TOO_LARGE, beyond)), *rest, *problems]
 
 
 def _fits_int64(digits: str) -> bool:
@@ -186,17 +184,17 @@ def _fits_int64(digits: str) -> bool:
     return int(size or 0) <= (-int(INT64.min) if digits[0] == "-" else INT64.max)
 
 
-def _whole_doubles(values: np.ndarray, valid: np.ndarray) -> tuple[pa.Array, Found]:
+def _whole_doubles(values: np.ndarray, valid: np.ndarray) -> tuple[pa.Array, Problems]:
     with np.errstate(invalid="ignore"):
         broken = valid & (values != np.rint(values)) | np.isinf(values)
         inexact = valid & ~broken & (np.abs(values) > EXACT)
     good = valid & ~broken & ~inexact
     whole = np.where(good, values, 0).astype(np.int64)
-    return pa.array(whole, mask=~good), found((NOT_WHOLE, broken), (INEXACT, inexact))
+    return pa.array(whole, mask=~good), occurring((NOT_WHOLE, broken), (INEXACT, inexact))
 
 
-def numbers_of_text(text: pa.Array) -> tuple[pa.Array, Found]:
-    """float64 of text; NaN and infinities are left for the caller to judge."""
+def numbers_of_text(text: pa.Array) -> tuple[pa.Array, Problems]:
+    """float64 from text; may contain NaN and infinities, which the caller checks."""
     numbers = cast_or_none(text, pa.float64())
     if numbers is not None:
         return numbers, []
@@ -204,38 +202,38 @@ def numbers_of_text(text: pa.Array) -> tuple[pa.Array, Found]:
     well = bools(pc.match_substring_regex(text, NUMBER))
     well |= bools(pc.match_substring_regex(text, _INFINITY, ignore_case=True))
     wrong = ~well & bools(text.is_valid())
-    return without(text, ~well).cast(pa.float64()), found((NOT_NUMBER, wrong))
+    return without(text, ~well).cast(pa.float64()), occurring((NOT_NUMBER, wrong))
 
 
-def finite_numbers(array: pa.Array) -> tuple[pa.Array, Found]:
-    """float32; text, and numbers of any type."""
-    problems: Found = []
+def finite_numbers(array: pa.Array) -> tuple[pa.Array, Problems]:
+    """float32 from text and numbers of any type."""
+    problems: Problems = []
     if is_text(array.type):
         array, problems = numbers_of_text(array)
     values, valid = floats(array)
     beyond = valid & ~(np.abs(values) <= np.finfo(np.float32).max)
     good = valid & ~beyond
     narrow = np.where(good, values, 0).astype(np.float32)
-    return pa.array(narrow, mask=~good), problems + found((INFINITE, beyond))
+    return pa.array(narrow, mask=~good), problems + occurring((INFINITE, beyond))
 
 
-def binary_labels(array: pa.Array) -> tuple[pa.Array, Found]:
-    """int8, 0 or 1; text, numbers and booleans."""
+def binary_labels(array: pa.Array) -> tuple[pa.Array, Problems]:
+    """int8, 0 or 1, from text, numbers and booleans."""
     if is_text(array.type):
         text = pc.utf8_lower(trimmed(array))
         known = pa.array([word for word, _ in _BINARY])
         labels = pa.array([label for _, label in _BINARY], pa.int8())
         values = labels.take(pc.index_in(text, value_set=known))
         wrong = bools(pc.and_(text.is_valid(), values.is_null()))
-        return values, found((NOT_BINARY, wrong))
+        return values, occurring((NOT_BINARY, wrong))
     values, valid = floats(array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array)
     good = valid & np.isin(values, (0.0, 1.0))
     labels = np.where(good, values, 0).astype(np.int8)
-    return pa.array(labels, mask=~good), found((NOT_BINARY, valid & ~good))
+    return pa.array(labels, mask=~good), occurring((NOT_BINARY, valid & ~good))
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Text or bytes."""
+    """Whether ``kind`` is text or bytes."""
     return any(
         is_kind(kind)
         for is_kind in (
@@ -248,10 +246,10 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-CONVERTERS: dict[str, tuple[pa.DataType, Callable[[pa.Array], tuple[pa.Array, Found]]]] = {
+CONVERTERS: dict[str, tuple[pa.DataType, Callable[[pa.Array], tuple[pa.Array, Problems]]]] = {
     "string": (pa.string(), strings),
     "int64": (pa.int64(), whole_numbers),
     "float32": (pa.float32(), finite_numbers),
     "binary": (pa.int8(), binary_labels),
 }
-"""For each wanted type, the Arrow type of its values and what makes them."""
+"""WantedColumn type -> (Arrow type of its values, converter)."""

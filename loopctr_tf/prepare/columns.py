@@ -1,4 +1,4 @@
-"""A column in memory: int32 codes of its different values, or plain numbers; lists as spans."""
+"""A column in memory: int32 codes of its distinct values, or plain numbers; lists as spans."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.columns import PADDING
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 
 _DICTIONARY = {"string": pa.large_string(), "int64": pa.int64()}
-"""Arrow type of the different values of a coded column."""
+"""Arrow type of the distinct values of a coded column."""
 
 
 def flat_spans(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The spans ``starts[i]:ends[i]`` one behind the other.
+    """The spans ``starts[i]:ends[i]``, concatenated.
 
     Returns:
       (positions int64, splits int64 [n + 1]): span i is ``positions[splits[i]:splits[i + 1]]``.
@@ -27,13 +27,13 @@ def flat_spans(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class Column:
-    """One value an entry, or a list of them.
+    """One value or one list per entry.
 
     Attributes:
-      values: where ``codes`` are, the different values (Arrow, text or int64; the padding value of the
-        type stands for a missing one); else a number an entry (NaN is missing).
+      values: with ``codes``, the distinct values (Arrow, text or int64; the padding value of the type
+        means missing); else one number per entry (NaN is missing).
       codes: int32, positions in ``values``.
-      splits: list i is ``splits[i]:splits[i + 1]`` of the codes or numbers; None is one value each.
+      splits: list i is ``splits[i]:splits[i + 1]`` of the codes or numbers; None means one value each.
     """
 
     values: pa.Array | np.ndarray
@@ -45,29 +45,29 @@ class Column:
 
     @property
     def flat(self) -> np.ndarray:
-        """Codes, or the numbers where there are none."""
+        """The codes, or the numbers if there are none."""
         return self.values if self.codes is None else self.codes
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """(codes or numbers of ``rows`` one behind the other, splits of lists)."""
+        """(codes or numbers of ``rows``, concatenated; splits of lists)."""
         if self.splits is None:
             return self.flat[rows], None
         positions, splits = flat_spans(self.splits[rows], self.splits[rows + 1])
         return self.flat[positions], splits
 
     def reordered(self, rows: np.ndarray) -> "Column":
-        """The column of the entries ``rows``."""
+        """The column with the entries ``rows``."""
         flat, splits = self.take(rows)
         return (
             Column(flat, None, splits) if self.codes is None else Column(self.values, flat, splits)
         )
 
     def longest(self) -> int:
-        """Most values of an entry."""
+        """The largest number of values in an entry."""
         return 1 if self.splits is None else int(np.diff(self.splits).max(initial=0))
 
     def with_missing(self) -> "Column":
-        """The column with one more entry, a missing one (an empty list)."""
+        """The column with a missing entry (an empty list) appended."""
         if self.splits is not None:
             return Column(self.values, self.codes, np.append(self.splits, self.splits[-1]))
         if self.codes is None:
@@ -82,7 +82,7 @@ class Column:
     def as_type(self, kind: str, name: str) -> "Column":
         """The column as "string", "int64" or "float32"; ``name`` is for messages.
 
-        Text becomes numbers where all of it is; anything becomes text.
+        Text can become numbers if every value is one.
         """
         if self.codes is None or type_name(self.values) == kind:
             return self
@@ -94,8 +94,8 @@ class Column:
             numbers = text.cast(pa.int64() if kind == "int64" else pa.float32())
         except pa.ArrowInvalid as error:
             raise UsageError(
-                f"column {name!r} is wanted as text and as numbers, and holds text that is no "
-                f"{kind} ({' '.join(str(error).split())}); correct it, or use one type"
+                f"column {name!r} is needed both as text and as {kind}, and holds text that is "
+                f"not {kind} ({' '.join(str(error).split())}); correct it, or use one type"
             ) from error
         if kind == "int64":
             return Column(numbers.fill_null(PADDING["int64"]), self.codes, self.splits)
@@ -110,7 +110,7 @@ def type_name(values: pa.Array) -> str:
 class ColumnBuilder:
     """Makes a :class:`Column` of the arrays of one wanted column, batch after batch."""
 
-    def __init__(self, wanted: Wanted):
+    def __init__(self, wanted: WantedColumn):
         self._wanted = wanted
         self._chunks: list = []
         self._lengths: list[np.ndarray] = []
@@ -130,7 +130,7 @@ class ColumnBuilder:
             self._chunks.append(values.to_numpy(zero_copy_only=False))
 
     def finish(self) -> Column:
-        """The column of all that was added, which must be something; the builder is empty then."""
+        """The column of all batches (at least one) that were added; empties the builder."""
         splits = None
         if self._wanted.is_list:
             splits = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths), dtype=np.int64)])

@@ -7,7 +7,7 @@ from loopctr_tf.features.prepared import SPLITS
 _DAY = 86_400_000_000
 _AT_ONCE = 1 << 20
 _FIRST = np.datetime64("1990-01-01", "us").astype(np.int64)
-"""Numbers that all lie before are no moments but positions."""
+"""If all values are below this, they are ranks, not timestamps."""
 
 
 def rows_by_day(
@@ -19,10 +19,10 @@ def rows_by_day(
       time: int64 [events], microseconds since 1970.
       split: int [events], places in ``prepared.SPLITS``.
       clicks: 0 or 1 [events].
-      rows_per_event: rows that an event becomes: itself and its sampled negatives.
+      rows_per_event: rows for each event: itself and its sampled negatives.
 
     Returns:
-      Days in order, and of each the splits that have rows; nothing where the times are none.
+      The days in order, each with the splits that have rows; empty if the times are ranks.
     """
     if not len(time) or time.max() < _FIRST:
         return {}

@@ -1,4 +1,4 @@
-"""The schema fitted to the training rows that are made of events, and to their histories."""
+"""Fits the schema to the training rows made from events, and to their histories."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from loopctr_tf.prepare.splits import TRAIN
 def fit_events(rows: EventRows) -> Schema:
     """Fits ``rows.schema``.
 
-    For a vocabulary an event counts once for each of its columns, whether it is a training row, stands
-    in the history of one, or both; sampled negatives do not count. The mean and deviation of a feature
-    are over the training rows, negatives included; those of a field over their histories as written.
+    In a vocabulary an event counts once per column if it is a training row, in the history of one, or
+    both; sampled negatives do not count. Mean and deviation of a feature are taken over the training
+    rows, including negatives; those of a field over the histories of these rows.
 
     Raises:
       UsageError: for a number that the feature's transform cannot take.
@@ -28,7 +28,7 @@ class _EventFit:
         self._rows, self._store, self._schema = rows, rows.store, rows.schema
         self._fit = Fit(rows.schema, rows.rules.tables, rows.rules.fixed)
         self._train = rows.counts[SPLITS[TRAIN]]
-        # For each source of a table's values which events count.
+        # (source, table) -> which events count.
         self._counted: dict[tuple[Source, str], np.ndarray] = {}
 
     def schema(self) -> Schema:
@@ -60,13 +60,13 @@ class _EventFit:
         return fit.schema()
 
     def _count(self, feature: Feature, source: Source, events: np.ndarray) -> None:
-        """Notes that these events count for the feature's table."""
+        """Marks events as counting for the feature's table."""
         if feature.table in self._fit.counts:
             none = np.zeros(len(self._store), bool)
             self._counted.setdefault((source, feature.table), none)[events] = True
 
     def _numbers(self, feature: Feature, source: Source, train: np.ndarray) -> np.ndarray:
-        """A numeric feature of all training rows."""
+        """Values of a numeric feature in all training rows."""
         items = self._rows.items(0, self._train) if self._rows.sampled(feature) else None
         return self._store.column(source).take(self._store.entries(source, train, items))[0]
 

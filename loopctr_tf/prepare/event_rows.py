@@ -1,7 +1,7 @@
-"""The rows that events become: which, in which split and order, with which columns.
+"""Rows made from events: which events, in which split and order, with which columns.
 
-Rows lie in the order of time within a split. Where negatives are sampled, each event is followed by its
-negatives, which share everything with it but the features of the item and the label.
+Within a split, rows are in order of time. Sampled negatives follow their event and share everything
+with it except the label and the item's features.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from loopctr_tf.prepare.splits import assign_splits
 from loopctr_tf.prepare.store import Store
 
 _EVENTS = 1 << 20
-"""Most events of histories that are worked on at once."""
+"""Maximum history events processed at once."""
 
 
 class EventRows:
-    """See the module's text.
+    """See the module docstring.
 
     Args:
       store: of the events.
@@ -37,10 +37,10 @@ class EventRows:
 
     Attributes:
       store, plan, schema, rules: as given.
-      events: int32, the events that become rows, in the order of splits, then of time.
-      counts: for each split how many these are.
-      negatives: int32 [events, negatives an event], codes of items; None without.
-      per_event: rows an event becomes: itself and its negatives.
+      events: int32, the events that become rows, ordered by split, then time.
+      counts: split -> number of these events.
+      negatives: int32 [events, negatives per event], item codes; None without negatives.
+      per_event: rows for each event: itself and its negatives.
       histories: of all sequences.
       facts: for stats.json.
     """
@@ -67,24 +67,24 @@ class EventRows:
         self._step = max(1, _EVENTS // sum(sequence.max_length for sequence in schema.sequences))
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """A range of ``events`` in parts whose histories fit into memory."""
+        """Splits a range of ``events`` into parts whose histories fit into memory."""
         for first in range(start, end, self._step):
             yield first, min(first + self._step, end)
 
     def sampled(self, feature: Feature) -> bool:
-        """Whether a feature belongs to the item, and so differs between an event and its negatives."""
+        """Whether a feature differs between an event and its negatives."""
         return self.negatives is not None and feature.side == "item"
 
     def items(self, start: int, end: int) -> np.ndarray:
-        """Codes of the items of all rows of a range of ``events``."""
+        """Item codes of all rows of a range of ``events``."""
         own = self.store.item[self.events[start:end]]
         return np.concatenate([own[:, None], self.negatives[start:end]], axis=1).reshape(-1)
 
     def ages(self, source: Source, events, history, splits) -> np.ndarray:
-        """How long before its row every event of the histories was; float32.
+        """Time between each history event and its row, in the source's unit; float32.
 
         Args:
-          source: of a field that is an age.
+          source: of an age field.
           events: of the rows.
           history, splits: as of :meth:`Histories.events`.
         """
@@ -93,10 +93,10 @@ class EventRows:
 
 
 class RowWriter:
-    """Makes wire columns of :class:`EventRows`; made before workers are forked, used in them.
+    """Makes wire columns of :class:`EventRows`. Construct it before workers are forked.
 
     Args:
-      rows: of which.
+      rows: the rows.
       schema: fitted.
     """
 
@@ -112,8 +112,8 @@ class RowWriter:
         """All columns of a range of events.
 
         Returns:
-          (columns by name, ``per_event`` rows an event; counts: "rows", "clicks", and for each sequence
-          "SEQUENCE events" and "SEQUENCE empty", the rows without one).
+          (columns by name, with ``per_event`` rows per event; counts: "rows", "clicks", and for each
+          sequence "SEQUENCE events" and "SEQUENCE empty", the rows with an empty history).
         """
         rows, schema = self._rows, self._schema
         events, repeats = rows.events[start:end], rows.per_event
@@ -148,7 +148,7 @@ class RowWriter:
         return columns, counts
 
     def _column(self, source: Source, entries, feature: Feature | None, shared) -> WireColumn:
-        """A global feature, or the group column where it is none."""
+        """A global feature, or the group column (``feature`` None)."""
         column, wire = self._columns[source]
         flat, splits = column.take(entries)
         if wire is None:
@@ -156,13 +156,13 @@ class RowWriter:
         return WireColumn(wire, flat, splits, shared)
 
     def _sampled(self, feature: Feature, source: Source, items: np.ndarray) -> WireColumn:
-        """A feature of events' own and sampled items."""
+        """An item feature of events and their sampled items."""
         if source.table == "events":
             return WireColumn(self._columns[source][1], items)  # the id itself
         return self._column(source, self._store.entries(source, None, items), feature, None)
 
     def _field(self, field: Feature, source: Source, history, splits, shared) -> WireColumn:
-        """A field of a sequence: one value an event, or ``max_values``, padded."""
+        """A field of a sequence: one value per event, or ``max_values`` with padding."""
         column, wire = self._columns[source]
         flat, lists = column.take(self._store.entries(source, history))
         if wire is None:
@@ -177,7 +177,7 @@ class RowWriter:
 
 
 def _wire(column: Column) -> Wire | None:
-    """The values of a coded column and behind them the padding value."""
+    """The values of a coded column, followed by the padding value."""
     if column.codes is None:
         return None
     padding = pa.array([PADDING[type_name(column.values)]], column.values.type)

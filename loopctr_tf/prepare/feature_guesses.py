@@ -13,9 +13,9 @@ from loopctr_tf.prepare.guesses import (
 from loopctr_tf.prepare.profiles import Profile, Sample
 
 CONSTANT, REPEATED = 0.98, 20
-"""A column is one of the user (item) when that share of them has one value, of at least so many."""
+"""A column belongs to the user (item) if this share of at least so many users has a single value."""
 HASHED = 1 << 20
-"""Most rows of a hashed table."""
+"""Maximum rows of a hashed table."""
 
 _SIDES = {
     "item": ("item", "category", "cat", "cate", "brand", "price", "genre", "genres", "topic"),
@@ -31,7 +31,7 @@ _SESSION = ("session", "request", "impression", "query", "trace", "uuid", "row",
 
 @dataclass(frozen=True)
 class TableGuess:
-    """An embedding table; ``buckets`` None for a vocabulary with ``min_count``."""
+    """An embedding table; ``buckets`` is None for a vocabulary with ``min_count``."""
 
     name: str
     dtype: str
@@ -42,7 +42,7 @@ class TableGuess:
 
 @dataclass(frozen=True)
 class FeatureGuess:
-    """A feature; ``table`` None for a number."""
+    """A feature; ``table`` is None for a number."""
 
     name: str
     type: str
@@ -56,12 +56,12 @@ class FeatureGuess:
 
 @dataclass
 class Guesses:
-    """What becomes of all columns but those with a part of their own.
+    """What becomes of all columns without a role of their own.
 
     Attributes:
       features: in the order of the columns, the item first.
       tables: by name.
-      left_out: columns that are no features, and why.
+      left_out: columns that are not features, and why.
     """
 
     features: list[FeatureGuess] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Guesses:
     left_out: list[Guess] = field(default_factory=list)
 
     def table(self, profile: Profile) -> str:
-        """Makes a table for a column; its name."""
+        """Adds a table for a column; returns its name."""
         name = profile.name.lower().removesuffix("_id").strip("_") or profile.name
         while name in self.tables:
             name += "_values"
@@ -78,9 +78,9 @@ class Guesses:
 
 
 def guess_features(events: Sample, items: Sample | None, roles: Roles) -> Guesses:
-    """The features of the events, and of the table of items where there is one.
+    """The features of the events and of the item table, if given.
 
-    Where negatives are to be sampled (no label), features of the item come from its table alone.
+    With sampled negatives (no label), item features come only from the item table.
     """
     guesses, item = Guesses(), roles.item.column
     profile = events.profiles[item]
@@ -98,15 +98,13 @@ def guess_features(events: Sample, items: Sample | None, roles: Roles) -> Guesse
             continue
         why_not = _unfit(profile)
         if profile.name.lower() in seen:
-            why_not = why_not or "a column of that name is there already"
+            why_not = why_not or "another column has this name"
         seen.add(profile.name.lower())
         why = "of the table of items"
         if side is None and why_not is None:
             side, why = _side(events, roles, profile)
             if side == "item" and roles.label is None:
-                why_not = (
-                    "of the item, and a sampled item's value is not in the events: give --items"
-                )
+                why_not = "of the item; sampled items need its value from --items"
                 seen.discard(profile.name.lower())
         if why_not is not None:
             guesses.left_out.append(Guess(profile.name, why_not))
@@ -114,33 +112,33 @@ def guess_features(events: Sample, items: Sample | None, roles: Roles) -> Guesse
         guesses.features.append(_feature(guesses, profile, side, why))
     for sample in filter(None, (events, items)):
         guesses.left_out += [
-            Guess(name, f"{kind}, of which no feature can be made")
+            Guess(name, f"{kind}, which cannot be a feature")
             for name, kind in sample.unreadable.items()
         ]
     return guesses
 
 
 def _unfit(profile: Profile) -> str | None:
-    """Why a column cannot be a feature; None where it can."""
+    """Why a column cannot be a feature; None if it can."""
     name = profile.name
     if profile.distinct == 0:
-        return "nothing is in it"
+        return "empty"
     if profile.distinct == 1:
         return f"always {profile.commonest[0]!r}"
     if not can_be_input(name):
-        return "not a name that an input of a model can have: rename it"
+        return "not a valid name of a model input: rename it"
     if rating_like(profile) or result_of_the_click(name):
-        return "by its name known only after the user answered"
+        return "by its name, known only after the user's response"
     if named(name, _SESSION):
-        return "by its name of one session or request: is it known before, and again later?"
+        return "by its name, an id of a session or request: does it occur again later?"
     if profile.kind == "date" or profile.unit is not None:
-        return "another moment: make a number of hours of it"
+        return "a second timestamp: convert it to a number of hours"
     if profile.kind == "number" and profile.longest is not None:
         return "lists of numbers with fractions"
     if all(value.startswith("[") for value in profile.commonest):
         return "lists in brackets: write them as values with a separator alone, such as 3|17"
     if profile.kind == "text" and profile.distinct == profile.rows > REPEATED:
-        return "another value in every row"
+        return "different in every row"
     if profile.kind == "text" and profile.characters > 40 and profile.distinct * 2 > profile.rows:
         return "free text"
     return None
@@ -163,7 +161,7 @@ def _side(events: Sample, roles: Roles, profile: Profile) -> tuple[str, str]:
 
 
 def _judged(events: Sample, roles: Roles, side: str) -> bool:
-    """Whether enough users (items) have several rows to see that a column differs between these."""
+    """Whether enough users (items) have several rows to judge if a column is constant for them."""
     key = roles.user.column if side == "user" else roles.item.column
     return events.constant_within(key, key)[1] >= REPEATED
 
@@ -196,15 +194,15 @@ def _is_number(profile: Profile) -> bool:
 
 
 def _table(name: str, profile: Profile) -> TableGuess:
-    # int64 tables take -1 for a missing value.
+    # In int64 tables -1 means missing.
     dtype = "int64" if profile.kind == "whole" and profile.least >= 0 else "string"
     why = f"{profile.distinct:,} values in the sample"
     if profile.distinct > 10_000 and 2 * profile.distinct > profile.rows:
         buckets = min(HASHED, 1 << (2 * profile.distinct - 1).bit_length())
         return TableGuess(
-            name, dtype, buckets, 1, f"{why}, and hardly one twice: hashed, no vocabulary"
+            name, dtype, buckets, 1, f"{why}, few of them repeated: hashed, without a vocabulary"
         )
     min_count = 1 if profile.distinct <= 1000 else 5
     if min_count > 1:
-        why += f"; those in fewer than {min_count} training rows share the unknown value's row"
+        why += f"; those in fewer than {min_count} training rows count as unknown"
     return TableGuess(name, dtype, None, min_count, why)

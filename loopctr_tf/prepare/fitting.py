@@ -1,4 +1,4 @@
-"""Vocabularies and numeric statistics, of training rows alone, into the schema."""
+"""Fits vocabularies and numeric statistics of the schema to training rows."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,19 +13,19 @@ from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.prepare.rules import TableRule
 
 _CONSOLIDATE = 1 << 22
-"""Values whose counts are kept apart before they are added up."""
+"""Rows of partial counts before they are summed."""
 
 
 @dataclass
 class Moments:
-    """Count, mean and sum of squared deviations of numbers, as they come (Chan et al. 1979)."""
+    """Running count, mean and sum of squared deviations (Chan et al. 1979)."""
 
     count: float = 0.0
     mean: float = 0.0
     squares: float = 0.0
 
     def add(self, values: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """Adds numbers, each ``weights`` times; NaN is left out."""
+        """Adds numbers, each ``weights`` times; NaN is skipped."""
         known = ~np.isnan(values)
         values = values[known].astype(np.float64)
         weights = np.ones(len(values)) if weights is None else weights[known].astype(np.float64)
@@ -35,7 +35,7 @@ class Moments:
             self.merge(Moments(count, mean, (weights * (values - mean) ** 2).sum()))
 
     def merge(self, other: "Moments") -> None:
-        """Adds what another one collected."""
+        """Adds another instance's numbers."""
         total, apart = self.count + other.count, other.mean - self.mean
         if total:
             self.squares += other.squares + apart**2 * self.count * other.count / total
@@ -43,9 +43,9 @@ class Moments:
             self.count = total
 
     def scale(self) -> float:
-        """The standard deviation; 1 for a constant, and where there was nothing."""
+        """The standard deviation; 1 for a constant or no numbers."""
         std = math.sqrt(self.squares / self.count) if self.count else 0.0
-        # What float32 cannot tell from a constant.
+        # Smaller deviations are rounding errors of float32.
         return std if std > 1e-7 * abs(self.mean) else 1.0
 
 
@@ -57,7 +57,7 @@ class Counts:
     _rows: int = 0
 
     def add(self, values: pa.Array, counts: np.ndarray) -> None:
-        """Adds ``counts`` to those of ``values``; a value may be there more than once."""
+        """Adds ``counts`` of ``values``, which may repeat."""
         seen = np.flatnonzero(counts)
         part = pa.table({"value": values.take(pa.array(seen)), "count": counts[seen]})
         self._parts.append(part)
@@ -66,14 +66,14 @@ class Counts:
             self._parts, self._rows = [self._summed()], 0
 
     def add_values(self, values: np.ndarray) -> None:
-        """Counts text or whole numbers, each time that they are there."""
+        """Counts text or whole numbers."""
         text = values.dtype.kind in "OUT"
         array = pa.array(values, pa.large_string() if text else pa.int64()).dictionary_encode()
         codes = array.indices.to_numpy()
         self.add(array.dictionary, np.bincount(codes, minlength=len(array.dictionary)))
 
     def merge(self, other: "Counts") -> None:
-        """Adds what another one counted."""
+        """Adds another instance's counts."""
         for part in other._parts:
             self.add(part["value"].combine_chunks(), part["count"].to_numpy())
 
@@ -82,9 +82,9 @@ class Counts:
         return table.aggregate([("count", "sum")]).rename_columns(["value", "count"])
 
     def vocabulary(self, rule: TableRule, dtype: str) -> tuple[str | int, ...]:
-        """The values of a rule: the commonest first, equally common ones in their own order.
+        """The values that the rule keeps, the most common first, ties sorted by value.
 
-        A missing value is none.
+        Missing values are excluded.
         """
         if not self._parts:
             return ()
@@ -98,17 +98,17 @@ class Counts:
 
 
 class Fit:
-    """Collects what training rows hold, then fits the schema.
+    """Collects values of training rows, then fits the schema.
 
     Args:
       schema: to be fitted: tables with an empty vocabulary, and numbers.
-      tables: the rule of every table to be fitted.
+      tables: a rule for each table to be fitted.
       fixed: numbers that keep mean, std and default.
 
     Attributes:
       draft: the schema as given.
-      counts: of the values of each table to be fitted.
-      moments: of each number to be fitted.
+      counts: by table to be fitted.
+      moments: by numeric feature to be fitted.
     """
 
     def __init__(self, schema: Schema, tables: Mapping[str, TableRule], fixed: Collection[str]):
@@ -125,7 +125,7 @@ class Fit:
         return Fit(self.draft, self._rules, self._fixed)
 
     def measure(self, feature: Feature, values: np.ndarray, weights=None) -> None:
-        """Adds numbers of a feature, each ``weights`` times, where it is to be fitted."""
+        """Adds numbers of a feature, each ``weights`` times; does nothing if it is fixed."""
         if feature.name not in self.moments:
             return
         if weights is not None:
@@ -135,14 +135,14 @@ class Fit:
         self.moments[feature.name].add(values, weights)
 
     def merge(self, other: "Fit") -> None:
-        """Adds what another one of the same schema collected."""
+        """Adds what another instance for the same schema collected."""
         for name, counts in self.counts.items():
             counts.merge(other.counts[name])
         for name, moments in self.moments.items():
             moments.merge(other.moments[name])
 
     def schema(self) -> Schema:
-        """The schema with vocabularies and statistics; a missing number is the mean."""
+        """The fitted schema; the default of a number is its mean."""
         tables = [
             table.replace(
                 vocabulary=self.counts[table.name].vocabulary(self._rules[table.name], table.dtype),

@@ -1,4 +1,4 @@
-"""What the columns of an event table are for, guessed from their names and a sample of them."""
+"""Guesses the roles of an event table's columns from their names and a sample."""
 
 import keyword
 import re
@@ -31,7 +31,7 @@ _RESULT = ("dwell", "watch", "watched", "duration", "playtime", "revenue", "conv
 
 @dataclass(frozen=True)
 class Guess:
-    """A column, and in a few words why it was taken."""
+    """A column, and in a few words why it was chosen."""
 
     column: str
     why: str
@@ -39,12 +39,12 @@ class Guess:
 
 @dataclass(frozen=True)
 class Roles:
-    """The columns with a part of their own.
+    """The columns with a role of their own.
 
     Attributes:
-      user, item, time: found ones.
+      user, item, time: their columns.
       unit: of the time.
-      only_order: the time has no moments, but positions of a user's events.
+      only_order: the time column holds ranks of a user's events, not timestamps.
       label: {"column": ..., "values": [...]} or {"column": ..., "at_least": ...} as in `build: label`;
         {"column": ...} for a column of 0 and 1; None where every event is a positive.
       label_why: why.
@@ -61,7 +61,7 @@ class Roles:
     split: dict | None
 
     def taken(self) -> set[str]:
-        """Names that are no features, the item's apart."""
+        """Names of the columns that are not features; the item is one."""
         names = {self.user.column, self.time.column}
         names |= {rule["column"] for rule in (self.label, self.split) if rule is not None}
         return names
@@ -90,10 +90,10 @@ def can_be_input(name: str) -> bool:
 
 
 def guess_roles(sample: Sample) -> Roles:
-    """The columns with a part of their own.
+    """Guesses the columns with a role of their own.
 
     Raises:
-      UsageError: where no column can be the user, the item or the time.
+      UsageError: if no column can be the user, the item or the time.
     """
     profiles = sample.profiles
     user = _one(sample, "user", "user_id", _by_name(profiles, _USER, _many_and_repeated))
@@ -110,7 +110,7 @@ def guess_roles(sample: Sample) -> Roles:
 
 
 def result_of_the_click(name: str) -> bool:
-    """Whether a column's name tells that it is known only after the user answered."""
+    """Whether a column's name suggests that it is known only after the user's response."""
     return named(name, _RESULT)
 
 
@@ -128,7 +128,7 @@ def _several(profile: Profile) -> bool:
 
 
 def _by_name(profiles: dict[str, Profile], known: Sequence[str], fits) -> list[Guess]:
-    """Columns that are named so, the likeliest first: an id, with many values."""
+    """Columns with such a name, the likeliest first: ids with many values."""
     found = [p for p in profiles.values() if named(p.name, known) and fits(p)]
     found = [p for p in found if p.kind in ("whole", "text")]
 
@@ -139,7 +139,7 @@ def _by_name(profiles: dict[str, Profile], known: Sequence[str], fits) -> list[G
         return (is_id, profile.distinct)
 
     found.sort(key=likely, reverse=True)
-    return [Guess(p.name, f"by its name; {p.distinct:,} different values") for p in found]
+    return [Guess(p.name, f"by its name; {p.distinct:,} distinct values") for p in found]
 
 
 def _one(sample: Sample, what: str, example: str, guesses: list[Guess]) -> Guess:
@@ -154,7 +154,7 @@ def _one(sample: Sample, what: str, example: str, guesses: list[Guess]) -> Guess
 def _time(sample: Sample, left: dict[str, Profile]) -> tuple[Guess, str, bool]:
     dated = [p for p in left.values() if p.kind == "date"]
     numbered = [p for p in left.values() if p.unit is not None and p.longest is None]
-    # Sessions and users begin once, events happen all the time.
+    # The time of an event has more distinct values than that of a session.
     found = sorted(
         dated + numbered,
         key=lambda p: (named(p.name, _TIME), "id" not in words(p.name), p.distinct),
@@ -164,11 +164,11 @@ def _time(sample: Sample, left: dict[str, Profile]) -> tuple[Guess, str, bool]:
         best = found[0]
         others = ", ".join(p.name for p in found[1:] if "id" not in words(p.name))
         why = "dates" if best.kind == "date" else f"numbers that are {best.unit} since 1970"
-        why += f"; it could be {others} too" if others else ""
+        why += f"; other candidates: {others}" if others else ""
         return Guess(best.name, why), best.unit or "s", False
     for profile in left.values():
         if named(profile.name, _ORDER) and profile.kind == "whole":
-            why = "no column holds moments; these numbers put a user's events in order"
+            why = "no column holds timestamps; these numbers order a user's events"
             return Guess(profile.name, why), "s", True
     raise UsageError(
         "no column looks like the time of the events (dates, or numbers since 1970 in s, ms, us or "

@@ -1,8 +1,8 @@
-"""Which earlier events of the user stand in each sequence of a row.
+"""Which earlier events of the user are in each sequence of a row.
 
-Of every sequence the events that meet its condition are numbered; a row's history is a span of these
-numbers. It ends before the row's own moment: all events of the same time are left out, or, where the
-order is exact, those that come later in the files. The most recent ``max_length`` events of it stay.
+The events that meet a sequence's condition are numbered; a row's history is a span of these numbers. It
+ends before the row's own time, so events of the same time are excluded; with ``exact_order``, only those
+that come later in the files. The most recent ``max_length`` events remain.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from loopctr_tf.prepare.rules import Condition, Rules
 from loopctr_tf.prepare.store import Store
 
 Span = tuple[np.ndarray, np.ndarray]
-"""(start, end) of each row's history, in the numbers of the sequence's events."""
+"""(start, end) of each row's history, as numbers of the sequence's events."""
 
 
 class Histories:
-    """Spans of all sequences; memory is 8 bytes an event for each different condition.
+    """Spans of all sequences; takes 8 bytes per event for each distinct condition.
 
     Args:
       store: of the events.
@@ -31,20 +31,19 @@ class Histories:
             rule.where: _numbered(store, rule.where, schema.label)
             for rule in rules.sequences.values()
         }
-        # For each sequence: events before a position that meet the condition, and where these are.
         self._kept = {name: kept[rule.where] for name, rule in rules.sequences.items()}
 
     def spans(self, events: np.ndarray) -> dict[str, Span]:
-        """The history of rows that are ``events``, for every sequence."""
+        """The history of the rows ``events`` in every sequence."""
         store, spans = self._store, {}
         first = store.user_start[events]
         own = events if self._rules.exact_order else store.time_start[events]
-        # A sequence that stands before another is after it in the rules.
+        # The rules list a sequence after the one that it precedes.
         for name, rule in self._rules.sequences.items():
             end = own
             if rule.before is not None:
                 other, (start, stop) = self._kept[rule.before], spans[rule.before]
-                # Up to the first event that the other keeps, where it keeps any.
+                # Ends at the first event of the other sequence, if it has any.
                 some = np.flatnonzero(stop > start)
                 end = own.copy()
                 end[some] = other.positions(start[some])
@@ -54,12 +53,12 @@ class Histories:
         return spans
 
     def events(self, name: str, span: Span) -> tuple[np.ndarray, np.ndarray]:
-        """(positions of the events in a sequence's spans one behind the other, splits of rows)."""
+        """(positions of the events in a sequence's spans, concatenated; splits of rows)."""
         numbers, splits = flat_spans(*span)
         return self._kept[name].positions(numbers), splits
 
     def uses(self, name: str, span: Span) -> np.ndarray:
-        """In how many of the spans every event is, int64 [events]."""
+        """In how many of the spans each event is, int64 [events]."""
         kept = self._kept[name]
         change = np.zeros(kept.total + 1, np.int64)
         change += np.bincount(span[0], minlength=len(change))
@@ -69,8 +68,8 @@ class Histories:
         return found
 
 
-class _All:
-    """Every event is kept: its number is its position."""
+class _AllEvents:
+    """All events: an event's number is its position."""
 
     def __init__(self, total: int):
         self.total = total
@@ -82,8 +81,8 @@ class _All:
         return numbers
 
 
-class _Some:
-    """Events that meet a condition are kept and numbered."""
+class _MatchingEvents:
+    """The events that meet a condition, numbered."""
 
     def __init__(self, met: np.ndarray):
         self._positions = np.flatnonzero(met).astype(np.int32)
@@ -91,13 +90,13 @@ class _Some:
         self.total = len(self._positions)
 
     def count(self, positions: np.ndarray) -> np.ndarray:
-        """How many are kept before a position."""
+        """How many of the events are before each position."""
         return self._before[positions]
 
     def positions(self, numbers: np.ndarray) -> np.ndarray:
-        """Where the kept events of these numbers are."""
+        """Positions of the events with these numbers."""
         return self._positions[numbers]
 
 
-def _numbered(store: Store, where: Condition | None, label: str) -> _All | _Some:
-    return _All(len(store)) if where is None else _Some(store.matches(where, label))
+def _numbered(store: Store, where: Condition | None, label: str) -> _AllEvents | _MatchingEvents:
+    return _AllEvents(len(store)) if where is None else _MatchingEvents(store.matches(where, label))

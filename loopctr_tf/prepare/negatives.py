@@ -1,9 +1,9 @@
-"""Sampled non-interactions: for every positive row, items that its user never met.
+"""Sampled negatives: for every positive row, items that its user has no event with.
 
-What is sampled from belongs to the past of the split: items of training rows for those, of training and
-validation rows for validation, of all rows for test, so that a training row never shows an item, or how
-popular it became, before its time. Within these, "popularity" draws in proportion to the number of rows
-of an item, "uniform" all items alike. Draws are independent: the same item may come twice.
+Items are sampled from rows of the same and earlier splits: from training rows for train, from training
+and validation rows for valid, from all rows for test. So a training row reveals neither a later item nor
+its later popularity. "popularity" draws in proportion to an item's number of rows, "uniform" draws all
+items with equal probability. Draws are independent: an item may be drawn twice.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.prepare.rules import NegativeRule
 
 _ROWS = 1 << 18
-"""Rows that are sampled for at once."""
+"""Rows per step."""
 _ROUNDS = 20
-"""Draws that are thrown again, before the few that are left are drawn from what their user may get."""
+"""Rejection rounds before the rest is sampled exactly."""
 
 
 def sample_negatives(
@@ -24,10 +24,10 @@ def sample_negatives(
     split: np.ndarray,
     rule: NegativeRule,
 ) -> np.ndarray:
-    """Items for the rows.
+    """Samples items for the rows.
 
     Args:
-      user, item: codes of all events; an item that a user has any event with is never sampled for it.
+      user, item: codes of all events; a user's own items are never sampled for it.
       rows: positions of the events that are rows.
       split: int8 [rows], places in ``prepared.SPLITS``.
       rule: number, kind and seed.
@@ -36,11 +36,11 @@ def sample_negatives(
       Codes of items, int32 [rows, per_positive].
 
     Raises:
-      UsageError: for a user who met every item that could be sampled.
+      UsageError: if a user has events with every item that could be sampled.
     """
     pool, ends = _pool(item[rows], split, rule.by)
     items = int(item.max()) + 1
-    # User and item in one number, sorted: whether they met is a search.
+    # Sorted numbers of (user, item) pairs, for binary search.
     met = np.unique(user.astype(np.int64) * items + item)
     rng = np.random.default_rng(rule.seed)
     found = np.empty((len(rows), rule.per_positive), np.int32)
@@ -54,7 +54,7 @@ def sample_negatives(
 
 
 def _draw(users, limits, pool, met, items: int, rng) -> np.ndarray:
-    """For each user an item of ``pool[:limit]`` that the user never met."""
+    """For each user an item of ``pool[:limit]`` that the user has no event with."""
     found = np.empty(len(users), np.int32)
     left = np.arange(len(users))
     for _ in range(_ROUNDS):
@@ -63,7 +63,7 @@ def _draw(users, limits, pool, met, items: int, rng) -> np.ndarray:
         left = left[_among(users[left] * items + drawn, met)]
         if not len(left):
             return found
-    # Users one after the other; a user's draws of one split together.
+    # One group for each user and split.
     left = left[np.lexsort((limits[left], users[left]))]
     other = (np.diff(users[left]) != 0) | (np.diff(limits[left]) != 0)
     weights = {int(limit): np.bincount(pool[:limit], minlength=items) for limit in set(limits)}
@@ -83,7 +83,7 @@ def _draw(users, limits, pool, met, items: int, rng) -> np.ndarray:
 
 
 def _pool(item: np.ndarray, split: np.ndarray, by: str) -> tuple[np.ndarray, np.ndarray]:
-    """(items one behind the other in the order of splits, the end of each split in them)."""
+    """(items in the order of splits, the end of each split in them)."""
     order = np.argsort(split, kind="stable")
     pool, of_split = item[order], split[order]
     if by == "uniform":

@@ -1,4 +1,4 @@
-"""Parquet files: rows as typed columns, with row numbers, a bounded number of bytes at a time."""
+"""Parquet files: batches of rows with row numbers, of bounded size."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.prepare.text_files import RawRows
 
 BATCH_BYTES = 1 << 26
-"""Bytes of unpacked columns in a batch, about; rows of many bytes come in smaller batches."""
+"""Approximate maximum of uncompressed bytes per batch."""
 
 
 class ParquetFile:
@@ -20,14 +20,14 @@ class ParquetFile:
 
     Args:
       path: the file.
-      batch_rows: most rows of a batch.
+      batch_rows: maximum rows of a batch.
 
     Attributes:
       types: name -> Arrow type of every column, in order.
-      repeated: names that more than one column has.
+      repeated: names shared by several columns.
 
     Raises:
-      UsageError: for a file that cannot be read or is none of Parquet.
+      UsageError: if the file cannot be read or is not Parquet.
     """
 
     def __init__(self, path: Path, batch_rows: int):
@@ -38,7 +38,7 @@ class ParquetFile:
         self.repeated = {name for name in schema.names if schema.names.count(name) > 1}
 
     def batches(self, names: Sequence[str]) -> Iterator[RawRows]:
-        """The rows batch by batch: the columns ``names``, each of its type in the file."""
+        """The columns ``names`` batch by batch, in the file's types."""
         done = 0
         with self._open() as file:
             for group in range(file.num_row_groups):
@@ -59,7 +59,7 @@ class ParquetFile:
                     done += len(batch)
 
     def _rows(self, group: pq.RowGroupMetaData, names: Sequence[str]) -> int:
-        """Rows of a batch, so that it has about BATCH_BYTES."""
+        """Rows of a batch of about BATCH_BYTES."""
         columns = (group.column(index) for index in range(group.num_columns))
         size = sum(
             column.total_uncompressed_size
@@ -70,7 +70,7 @@ class ParquetFile:
         return max(1, min(self._batch_rows, rows))
 
     def _open(self) -> pq.ParquetFile:
-        # A buffered stream: else a whole row group of a column is held at once.
+        # Buffered: otherwise a column's whole row group is in memory.
         return pq.ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
 
     @contextmanager

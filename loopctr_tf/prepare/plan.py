@@ -1,4 +1,4 @@
-"""Which column of which file every feature and field is made of, and what has to be read for that."""
+"""Finds the source column of every feature and field, and lists the columns to read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.prepare.rules import AGES, ColumnSplit, Condition, Rules
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 
 FILES = {"events": "--events", "items": "--items", "users": "--users"}
-"""The tables that may be given, and the options that name them."""
+"""Tables, with the options that name their files."""
 _STRENGTH = ("any", "float32", "int64", "string")
 
 
@@ -18,9 +18,9 @@ class Source:
     """Where values come from.
 
     Attributes:
-      table: "events", "items" or "users"; or "label" (the row's label, of the event) or "age" (how long
-        before the row the event was).
-      column: name in that table; of an age, its unit as ``rules.AGES`` names it.
+      table: "events", "items" or "users"; or "label" (the event's label) or "age" (time between the
+        event and the row).
+      column: name in that table; for an age, its name in ``rules.AGES``.
       type: "string", "int64" or "float32".
     """
 
@@ -31,34 +31,34 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What everything is made of.
+    """The sources of all columns.
 
     Attributes:
-      features: a source for each global feature and the group column, by name.
-      fields: a source for each field of a sequence, by name.
-      wanted: for each table the columns to read; no entry for a table that is not given.
+      features: sources of the global features and the group column, by name.
+      fields: sources of the sequences' fields, by name.
+      wanted: the columns to read of each given table.
     """
 
     features: Mapping[str, Source]
     fields: Mapping[str, Source]
-    wanted: Mapping[str, Sequence[Wanted]]
+    wanted: Mapping[str, Sequence[WantedColumn]]
 
 
 def make_plan(schema: Schema, rules: Rules, have: Mapping[str, Sequence[str]]) -> Plan:
-    """Finds a column for everything.
+    """Finds the source of every feature and field.
 
-    A feature takes the column of its own name: of the events, else of the item table (item features) or
-    the user table (user features). With sampled negatives item features come from the item table, so
-    that rows of both labels are made alike. A field takes the column that the rules name, of the events,
-    else of the item table.
+    A feature takes the column of its own name from the events, else from the item table (item features)
+    or the user table (user features). With sampled negatives item features come only from the item
+    table, so that positives and negatives have the same source. A field takes the column that the rules
+    name from the events, else from the item table.
 
     Args:
       schema: to be fitted.
       rules: of the section `build`.
-      have: for each table that is given the names of its columns.
+      have: column names of each given table.
 
     Raises:
-      UsageError: for a column that no table has, or that is wanted in ways that exclude each other.
+      UsageError: if a column is in no table, or is needed both as a list and as a single value.
     """
     planner = _Planner(schema, rules, have)
     planner.need("events", rules.user, "any", "build: user")
@@ -80,77 +80,81 @@ def make_plan(schema: Schema, rules: Rules, have: Mapping[str, Sequence[str]]) -
 class _Planner:
     def __init__(self, schema: Schema, rules: Rules, have: Mapping[str, Sequence[str]]):
         self._schema, self._rules, self._have = schema, rules, have
-        # (table, column) -> (type, whether lists, who wants it first)
+        # (table, column) -> (type, whether lists, what needs it first)
         self._needs: dict[tuple[str, str], tuple[str, bool, str]] = {}
         if "items" in have and rules.item is None:
-            raise UsageError("--items is given and build has no item, the column it is joined by")
+            raise UsageError("--items needs build: item, the column it is joined by; add it")
 
-    def need(self, table: str, column: str, kind: str, who: str, many: bool = False) -> None:
-        """Notes that a column is wanted; the strongest type wins."""
+    def need(self, table: str, column: str, kind: str, needed_by: str, many: bool = False) -> None:
+        """Adds a column to read; of several types the most general one is read."""
         if column not in self._have[table]:
             raise UsageError(
-                f"{who}: {FILES[table]} has no column {column!r}; its columns are "
+                f"{needed_by}: {FILES[table]} has no column {column!r}; its columns are "
                 f"{', '.join(self._have[table])}"
             )
         if table == "events" and column == self._rules.time:
             raise UsageError(
-                f"{who}: column {column!r} is the time of the events and nothing else; name another "
+                f"{needed_by}: column {column!r} is the time of the events; name another "
                 f"(a field may be {' or '.join(AGES)})"
             )
         if (table, column) in self._needs:
             other, was_many, first = self._needs[table, column]
             if many != was_many:
+                lists, values = (needed_by, first) if many else (first, needed_by)
                 raise UsageError(
-                    f"column {column!r} holds lists for {who if many else first} and one value for "
-                    f"{first if many else who}; use one of them"
+                    f"column {column!r} holds lists for {lists} and one value for {values}; use one of "
+                    "them"
                 )
-            # What is text or a whole number for one and a number for another is read as text, in
-            # which a missing value is no number either.
+            # Needed as int64 and as float32: read as text, which represents missing values for both.
             mixed = {kind, other} == {"int64", "float32"}
             kind = "string" if mixed else max(kind, other, key=_STRENGTH.index)
-            who = first
-        self._needs[table, column] = (kind, many, who)
+            needed_by = first
+        self._needs[table, column] = (kind, many, needed_by)
 
     def feature(self, feature: Feature) -> Source:
         """The source of a global feature."""
         rules, name = self._rules, feature.name
-        who, kind = f"feature {name!r}", _type_of(feature, self._schema)
+        needed_by, kind = f"feature {name!r}", _type_of(feature, self._schema)
         if rules.negatives is not None and name == rules.item and feature.type != "categorical":
             raise UsageError(
-                f"{who} is the item that negatives are sampled of; make it categorical"
+                f"{needed_by} is the item to sample negatives from; make it categorical"
             )
         tables = ["events"]
         tables += {"item": ["items"], "user": ["users"]}.get(feature.side, [])
         if rules.negatives is not None and feature.side == "item" and name != rules.item:
-            # From the events, a sampled item's value would be unknown or of another moment.
+            # The events do not hold a sampled item's value at the time of the row.
             tables = ["items"]
-        return self._find(tables, name, kind, who, feature.type == "multi_categorical")
+        return self._find(tables, name, kind, needed_by, feature.type == "multi_categorical")
 
     def field(self, field: Feature, column: str) -> Source:
         """The source of a sequence's field."""
-        who, kind = f"field {field.name!r}", _type_of(field, self._schema)
+        needed_by, kind = f"field {field.name!r}", _type_of(field, self._schema)
         if column in AGES:
             return Source("age", column, kind)
         if column == self._schema.label:
             return Source("label", column, kind)
-        return self._find(["events", "items"], column, kind, who, field.type == "multi_categorical")
+        return self._find(
+            ["events", "items"], column, kind, needed_by, field.type == "multi_categorical"
+        )
 
-    def _find(self, tables: list[str], column: str, kind: str, who: str, many: bool) -> Source:
+    def _find(
+        self, tables: list[str], column: str, kind: str, needed_by: str, many: bool
+    ) -> Source:
         for table in tables:
             if column in self._have.get(table, ()):
-                self.need(table, column, kind, who, many)
+                self.need(table, column, kind, needed_by, many)
                 return Source(table, column, kind)
         looked = " or ".join(FILES[table] for table in tables if table in self._have)
         absent = " or ".join(FILES[table] for table in tables if table not in self._have)
-        told = f"no column {column!r} in {looked}" if looked else f"its column is {column!r}"
+        detail = f"no column {column!r} in {looked}" if looked else f"its column is {column!r}"
         why = ", because negatives are sampled" if tables == ["items"] else ""
         remedy = f"give {absent} with it" if absent else "add it, or drop the feature"
-        raise UsageError(f"{who}: {told}{why}; {remedy}")
+        raise UsageError(f"{needed_by}: {detail}{why}; {remedy}")
 
     def conditions(self) -> None:
-        """Notes what tells rows, labels, sequences and splits."""
+        """Adds the columns of conditions, the label and the split."""
         rules = self._rules
-        for who, condition in (
+        for needed_by, condition in (
             ("build: label", rules.label),
             ("build: rows", rules.rows),
             *(
@@ -162,18 +166,18 @@ class _Planner:
                 condition.column != self._schema.label or condition is rules.label
             ):
                 kind = "float32" if condition.values is None else "string"
-                self.need("events", condition.column, kind, who)
+                self.need("events", condition.column, kind, needed_by)
         if isinstance(rules.split, ColumnSplit):
             self.need("events", rules.split.column, "string", "build: split")
         if rules.label is None and rules.negatives is None:
             label = self._schema.label
             if label not in self._have["events"]:
                 raise UsageError(
-                    f"label: {FILES['events']} has no column {label!r}; add it, or say with build: "
-                    "label (or build: negatives) what is a 1"
+                    f"label: {FILES['events']} has no column {label!r}; add it, or define it "
+                    "with build: label (or build: negatives)"
                 )
 
-    def wanted(self) -> dict[str, list[Wanted]]:
+    def wanted(self) -> dict[str, list[WantedColumn]]:
         """The columns to read."""
         rules, wanted = self._rules, {}
         required = {rules.user, rules.item}
@@ -189,11 +193,13 @@ class _Planner:
                         f"{FILES[table]} has no column {key!r}, which it is joined by; its columns are "
                         f"{', '.join(self._have[table])}"
                     )
-                # As in the events, so that equal ids are equal.
-                wanted[table].append(Wanted(key, self._read_type("events", key), required=True))
+                # Of the same type as in the events, so that equal ids match.
+                wanted[table].append(
+                    WantedColumn(key, self._read_type("events", key), required=True)
+                )
             for name in [c for t, c in self._needs if t == table and c not in keys]:
                 wanted[table].append(
-                    Wanted(
+                    WantedColumn(
                         name,
                         self._read_type(table, name),
                         separator=rules.separators.get(name) if self._many(table, name) else None,
@@ -201,22 +207,25 @@ class _Planner:
                         required=table == "events" and name in required,
                     )
                 )
-        wanted["events"].append(Wanted(rules.time, "time", required=True, unit=rules.time_unit))
+        wanted["events"].append(
+            WantedColumn(rules.time, "time", required=True, unit=rules.time_unit)
+        )
         if rules.label is None and rules.negatives is None:
-            wanted["events"].append(Wanted(self._schema.label, "binary", required=True))
+            wanted["events"].append(WantedColumn(self._schema.label, "binary", required=True))
         for name in rules.separators:
             if not any(
                 column.name == name and column.many for w in wanted.values() for column in w
             ):
                 raise UsageError(
-                    f"build: columns: {name!r} is no column of a multi-valued feature or field; drop it"
+                    f"build: columns: {name!r} is not the column of a multi-valued feature or field; "
+                    "drop it"
                 )
         return wanted
 
     def _read_type(self, table: str, column: str) -> str:
         kind = self._needs[table, column][0]
         keys = (self._rules.user, self._rules.item)
-        # An id is never read as a fraction.
+        # Ids are never read as floats.
         is_key = table == "events" and column in keys
         return "string" if kind == "any" or (is_key and kind == "float32") else kind
 

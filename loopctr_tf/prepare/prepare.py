@@ -1,4 +1,4 @@
-"""From an event log, or from rows with histories, to a prepared folder."""
+"""Makes a prepared folder from an event log, or from rows that contain their histories."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ from loopctr_tf.prepare.workers import worker_count
 from loopctr_tf.prepare.writing import Piece, write_shards
 
 REJECTED = "rejected.csv"
-"""File of the prepared folder with the rows that were left out."""
+"""Name of the file with the rejected rows."""
 
 Paths = str | Path | Iterable[str | Path]
 
@@ -44,29 +44,28 @@ def prepare_events(
     progress: bool = False,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
-    """Builds the prepared folder ``out`` of an event log; see ``rules`` for what can be said of it.
+    """Builds the prepared folder ``out`` from an event log, by the rules described in ``rules``.
 
-    The same input gives the same bytes, whatever the number of workers. ``out`` appears only once all of
-    it is written.
+    The same input gives the same bytes for any number of workers. ``out`` appears only when complete.
 
     Args:
       schema_path: schema.yaml with a section `build`.
-      events: Parquet or CSV files, or folders of them, in their order.
+      events: Parquet or CSV files, or folders of them, in order.
       out: must not exist.
       items, users: tables joined by the columns that the rules call item and user.
-      vectors: table -> (values, array), pretrained vectors. The vocabulary of such a table keeps, of the
-        values that it would have, those with a vector.
-      skip_bad: leave bad rows out, count them in stats.json and keep them in rejected.csv.
-      workers: processes that write; None takes all cores.
-      progress: show bars with events and rows per second.
-      shard_rows: most rows a TFRecord shard.
+      vectors: table -> (values, array), pretrained vectors. The vocabulary of such a table contains only
+        values with a vector.
+      skip_bad: leave bad rows out, count them in stats.json and list them in rejected.csv.
+      workers: processes; None means all cores.
+      progress: whether to show progress bars.
+      shard_rows: maximum rows per TFRecord shard.
 
     Returns:
-      What is in ``stats.json``.
+      The content of ``stats.json``.
 
     Raises:
-      UsageError: for a schema, rules or files that are absent, malformed or do not fit each other, a bad
-        row (without ``skip_bad``), a split without rows, or an ``out`` that exists.
+      UsageError: for a schema, rules or files that are absent, malformed or inconsistent, a bad row
+        (without ``skip_bad``), a split without rows, or an existing ``out``.
     """
     workers = worker_count(workers)
     schema, rules = load_rules(schema_path)
@@ -120,33 +119,28 @@ def prepare_rows(
     progress: bool = False,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
-    """Builds the prepared folder ``out`` of rows that bring their own histories.
+    """Builds the prepared folder ``out`` from rows that contain their histories.
 
-    The training rows are read twice: once to fit vocabularies and statistics, where every value of a
-    list counts as often as it is there, and once to be written. Memory does not grow with the rows.
+    Reads the training rows twice: to fit vocabularies (counting every value of a list) and statistics,
+    and to write them. Memory does not grow with the number of rows.
 
     Args:
       schema: to be fitted: tables with an empty vocabulary, and numbers.
-      rows: an object whose ``batches(split)`` gives the rows of "train", "valid" and "test" as Arrow
-        tables, the same each time, with the columns that ``frames.frame_columns`` wants.
+      rows: see ``row_tables.Rows``; the columns are those that ``frame.frame_columns`` takes.
       out: must not exist.
-      tables: ``TableRule``, or its attributes, of tables to be fitted.
+      tables: ``TableRule`` or its attributes, by table to be fitted.
       fixed: numbers that keep mean, std and default of ``schema``.
-      facts: added to ``stats.json``; what they hold once all rows are read.
-      vectors: as for :func:`prepare_events`.
-      rejects: what ``rows`` gives its bad rows to; their counts go into ``stats.json``, and their file
-        is moved to rejected.csv in ``out``.
-      workers: processes that fit and write; None takes all cores.
-      progress: show bars with rows per second.
-      shard_rows: most rows a TFRecord shard.
+      facts: added to ``stats.json``; read after all rows are.
+      vectors, workers, progress, shard_rows: as for :func:`prepare_events`.
+      rejects: collects the bad rows of ``rows``; their counts go into ``stats.json``, and their file is
+        moved to rejected.csv in ``out``.
 
     Returns:
-      What is in ``stats.json``.
+      The content of ``stats.json``.
 
     Raises:
-      UsageError: for a table or number that is not to be fitted, a row that is not of the schema (the
-        message names split and row, counted from 1), a schema without training rows, or an ``out`` that
-        exists.
+      UsageError: for a table or number that is not to be fitted, a row that does not fit the schema (the
+        message names split and row, counted from 1), no training rows, or an existing ``out``.
     """
     workers = worker_count(workers)
     plain = {
@@ -188,7 +182,7 @@ def _listed(paths: Paths) -> list[str | Path]:
 
 
 def _spans(rows: EventRows, shard_rows: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The events of every shard."""
+    """(split, range of events) of every shard."""
     step, start = max(1, shard_rows // rows.per_event), 0
     for split in SPLITS:
         end = start + rows.counts[split]
@@ -208,7 +202,7 @@ def _histories(schema: Schema, counts: Mapping[str, int]) -> dict[str, dict[str,
 
 
 def _named(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """``facts`` under that name, where there are any."""
+    """``{name: facts}``, or nothing if there are none."""
     return {name: facts} if facts else {}
 
 

@@ -1,4 +1,4 @@
-"""The beginning of a table, and what each of its columns seems to hold."""
+"""Samples a table's first rows and describes each of its columns."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loopctr_tf.prepare import cells
-from loopctr_tf.prepare.reading import TableReader, Wanted
+from loopctr_tf.prepare.reading import TableReader, WantedColumn
 from loopctr_tf.prepare.rejects import BadRow, Rejects
 from loopctr_tf.prepare.times import Times
 from loopctr_tf.prepare.wanted import is_list, kind_of
@@ -19,7 +19,7 @@ from loopctr_tf.prepare.wanted import is_list, kind_of
 SAMPLE_ROWS = 200_000
 _SEPARATORS = "|;^, "
 _EVENT_YEARS = 788_918_400, 2_051_222_400
-"""1995 to 2034 in seconds: numbers in that range, in some unit, are times of events."""
+"""1995 to 2034 in seconds; numbers in that range, in some unit, are taken for timestamps."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Profile:
 
     Attributes:
       name: of the column.
-      kind: "whole" (numbers), "number", "text", "date" (any writing of a moment), "bool" or "other".
-      rows: values that are there (of a list: its elements).
-      missing: rows without one.
-      distinct: different values (of a list: of its elements).
-      commonest: up to six values, the commonest first.
+      kind: "whole" (numbers), "number", "text", "date" (any format), "bool" or "other".
+      rows: number of values (of list elements).
+      missing: rows without a value.
+      distinct: number of distinct values (list elements).
+      commonest: up to six values, the most common first.
       least, most: of numbers.
       median: of numbers.
       characters: mean length of text.
-      unit: of a number that would be a moment between 1995 and 2034: "s", "ms", "us" or "ns".
-      longest: elements of the longest list; None for a column of single values.
+      unit: "s", "ms", "us" or "ns" if the numbers are timestamps between 1995 and 2034.
+      longest: length of the longest list; None for a column of single values.
       separator: between the elements of a list in text.
-      looked_at: rows of the sample.
+      looked_at: number of rows in the sample.
     """
 
     name: str
@@ -60,15 +60,15 @@ class Profile:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first rows of a table, each column as text.
+    """The first rows of a table, all columns as text.
 
     Attributes:
       columns: string arrays by name, or lists of strings.
       profiles: by name.
-      rows: how many.
-      whole: whether these are all rows.
-      bad: rows that could not be read, by reason; they are not in ``columns``.
-      unreadable: columns of types that nothing can be made of, with their types.
+      rows: number of rows.
+      whole: whether these are all rows of the table.
+      bad: number of bad rows, by reason; they are not in ``columns``.
+      unreadable: columns of unsupported types, with their types.
     """
 
     columns: dict[str, pa.Array]
@@ -79,7 +79,7 @@ class Sample:
     unreadable: dict[str, str]
 
     def codes(self, name: str) -> np.ndarray:
-        """A number for each value of a column, equal for equal ones; -1 for a missing one."""
+        """A code for each value of a column; -1 for a missing one."""
         values = self.columns[name]
         if is_list(values.type):
             values = pa.array([json.dumps(cell) for cell in values.to_pylist()], pa.string())
@@ -87,7 +87,7 @@ class Sample:
         return pc.fill_null(indices, -1).to_numpy(zero_copy_only=False)
 
     def constant_within(self, name: str, key: str) -> tuple[float, int]:
-        """(share of ``key``'s values with one value of ``name``, how many have two rows or more)."""
+        """(share of ``key``'s values with one value of ``name``, number of values with several rows)."""
         values, keys = self.codes(name), self.codes(key)
         repeated = np.bincount(keys[keys >= 0]) > 1
         pairs = np.unique(np.stack([keys, values])[:, keys >= 0], axis=1)
@@ -97,7 +97,7 @@ class Sample:
 
 
 class _Counted(Rejects):
-    """Counts bad rows and keeps nothing of them."""
+    """Only counts bad rows."""
 
     def add(self, file, bad: BadRow) -> None:
         reason = bad.problem.reason
@@ -105,7 +105,7 @@ class _Counted(Rejects):
 
 
 def take_sample(paths: str | Path | Sequence[str | Path], rows: int = SAMPLE_ROWS) -> Sample:
-    """Reads the first ``rows`` rows of files, whatever their types.
+    """Reads the first ``rows`` rows of files of any type.
 
     Raises:
       UsageError: for files that :class:`TableReader` refuses.
@@ -115,7 +115,7 @@ def take_sample(paths: str | Path | Sequence[str | Path], rows: int = SAMPLE_ROW
     for name, kind in types.items():
         value = kind_of(kind.value_type) if is_list(kind) else kind_of(kind)
         if value in ("text", "number", "bool", "time"):
-            wanted.append(Wanted(name, "string", many=is_list(kind)))
+            wanted.append(WantedColumn(name, "string", many=is_list(kind)))
         else:
             unreadable[name] = str(kind)
     rejects, tables, taken = _Counted(), [], 0
@@ -183,7 +183,7 @@ def _flat(name, values: pa.Array, kind: str, missing: int, longest=None, separat
         return Profile(kind="text", **facts)
     whole = bool((numbers == np.rint(numbers)).all())
     least, most = float(numbers.min()), float(numbers.max())
-    # A code such as 00123 loses its zeros as a number.
+    # As a number, a code such as 00123 would lose its zeros.
     if kind == "text" and bool(pc.any(pc.match_substring_regex(values, "^0[0-9]")).as_py()):
         return Profile(kind="text", **facts)
     return Profile(
@@ -205,7 +205,7 @@ def _unit(least: float, most: float) -> str | None:
 
 
 def _separator(array: pa.Array) -> str | None:
-    """What separates the values in the cells of a column, where it seems to hold lists."""
+    """The separator of a column that seems to hold lists."""
     text = array.drop_null()
     cells_different = len(text.unique())
     for separator in _SEPARATORS:
@@ -215,7 +215,7 @@ def _separator(array: pa.Array) -> str | None:
         values = _split(text, separator).flatten()
         plain = pc.all(pc.match_substring_regex(values, r"^[A-Za-z0-9_.:-]+$")).as_py()
         longest = pc.max(pc.utf8_length(values)).as_py() or 0
-        # Lists repeat their values; sentences and addresses hardly do.
+        # Lists share values; sentences and addresses rarely do.
         if len(values.unique()) * 2 <= cells_different and longest <= 40:
             if separator in "|;^" or plain:
                 return separator

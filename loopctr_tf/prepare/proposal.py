@@ -1,6 +1,6 @@
-"""A first schema.yaml, with its section `build`, for a table of events: every guess with a comment.
+"""Proposes a schema.yaml with its section `build` for a table of events; comments explain each guess.
 
-It is a proposal: only the first rows are read, and a name like ``user_id`` is taken at its word.
+Guesses are based on the first rows and on names such as ``user_id``.
 """
 
 import json
@@ -21,10 +21,10 @@ from loopctr_tf.prepare.profiles import SAMPLE_ROWS, Sample, take_sample
 from loopctr_tf.prepare.rules import read_rules
 
 HISTORY, LENGTH, LONGER = "history", 50, 500
-"""Name of the proposed sequence, events in it, and in the longer one before it."""
+"""Name of the proposed sequence, its length, and the length of the one before it."""
 _WIDTH = 100
 _Lines = list[tuple[str, str]]
-"""Lines of YAML: text and comment, either may be empty."""
+"""Lines of YAML: (text, comment), either may be empty."""
 
 
 def propose_schema(
@@ -37,20 +37,20 @@ def propose_schema(
     Args:
       events: Parquet or CSV files, or folders of them.
       items: a table of items, joined by the column of the events that is guessed to be the item.
-      rows: how many rows are read of each, from the beginning.
+      rows: how many rows of each table are read.
 
     Raises:
-      UsageError: for files that cannot be read or have no rows, and events in which no column looks
+      UsageError: for files that cannot be read or have no rows, or events without a column that looks
         like the user, the item or the time.
     """
     sample = take_sample(events, rows)
     if not sample.rows:
-        raise UsageError("the events have no row that can be read; name other files")
+        raise UsageError("no row of the events can be read; name other files")
     of_items = None if items is None else take_sample(items, rows)
     text = _Proposal(sample, of_items).text()
     values = yaml.safe_load(text)
     build = values.pop("build")
-    read_rules(build, Schema.from_dict(values))  # What is proposed can be read back.
+    read_rules(build, Schema.from_dict(values))  # The proposal must be valid.
     return text
 
 
@@ -60,8 +60,8 @@ class _Proposal:
         roles = self._roles
         if items is not None and roles.item.column not in items.profiles:
             raise UsageError(
-                f"the items have no column {roles.item.column!r}, which seems to be the item of the "
-                f"events; rename theirs, which are {', '.join(items.profiles)}"
+                f"the items have no column {roles.item.column!r}, the item column of the events; their "
+                f"columns are {', '.join(items.profiles)}; rename one"
             )
         self._guesses = guess_features(events, items, roles)
         names = {name.lower() for name in events.profiles}
@@ -76,7 +76,7 @@ class _Proposal:
         self._busy = int(np.quantile(counts[counts > 0], 0.9)) if counts.any() else 0
 
     def _equal(self, columns: Sequence[str]) -> int:
-        """Rows of the sample that equal an earlier one in these columns."""
+        """Number of sampled rows that repeat an earlier one in these columns."""
         codes = np.stack([self._events.codes(column) for column in columns])
         return self._events.rows - np.unique(codes, axis=1).shape[1]
 
@@ -89,34 +89,34 @@ class _Proposal:
         events, roles = self._events, self._roles
         read = f"all {events.rows:,}" if events.whole else f"the first {events.rows:,}"
         lines: _Lines = [
-            ("", f"Proposed by `loopctr schema init` after a look at {read} rows of the events."),
+            ("", f"Proposed by `loopctr schema init` from {read} rows of the events."),
             (
                 "",
-                "Every comment is a guess: correct what is wrong, then delete it. `loopctr prepare",
+                "Comments explain guesses: correct what is wrong, then delete them. `loopctr prepare",
             ),
-            ("", "--help-build` tells all that the section `build` may hold."),
+            ("", "--help-build` describes the section `build`."),
         ]
         for reason, count in events.bad.items():
             lines.append(("", f"NOTE: {count:,} rows could not be read ({reason})."))
         if roles.label is None:
-            why = f"{roles.label_why}: every event is a 1, and 0s are sampled (build: negatives)"
+            why = f"{roles.label_why}: all events are positive, negatives are sampled (build: negatives)"
         elif len(roles.label) == 1:
             why = roles.label_why
         else:
-            why = f"made of {roles.label['column']}, see build: label"
+            why = f"made from {roles.label['column']}, see build: label"
         return [
             *lines,
             ("version: 1", ""),
             (f"label: {_scalar(self._label)}", why),
             (
                 f"group: {_scalar(roles.user.column)}",
-                f"GAUC's groups: the user, {roles.user.why}. Not a feature: ids of users help little "
-                "where users have histories, and new users have none",
+                f"groups of GAUC: the user, {roles.user.why}. Not a feature: user ids add little to "
+                "histories, and new users have none",
             ),
         ]
 
     def _tables(self) -> _Lines:
-        lines: _Lines = [("tables:", "how a value finds its embedding")]
+        lines: _Lines = [("tables:", "embedding tables")]
         for table in self._guesses.tables.values():
             rule: dict[str, Any] = {"dtype": table.dtype} if table.dtype != "string" else {}
             rule |= {"vocabulary": []} if table.buckets is None else {"hash_buckets": table.buckets}
@@ -127,7 +127,7 @@ class _Proposal:
         lines: _Lines = [
             (
                 "features:",
-                "side: user and context have one value a request, item and cross one a candidate",
+                "side: user and context have one value per request, item and cross one per candidate",
             )
         ]
         for feature in self._guesses.features:
@@ -141,7 +141,7 @@ class _Proposal:
         return lines
 
     def _in_history(self) -> list[FeatureGuess]:
-        """The item, and what else is known of it by category."""
+        """The item and up to three of its categorical features."""
         of_item = [f for f in self._guesses.features if f.side == "item" and f.table is not None]
         return of_item[:4]
 
@@ -150,7 +150,7 @@ class _Proposal:
         for name, length, compress in self._lengths():
             lines += [
                 (f"  - name: {name}", ""),
-                (f"    max_length: {length}", "the most recent events that are kept"),
+                (f"    max_length: {length}", "most recent events"),
             ]
             if compress:
                 lines.append(("    compress: true", "learned queries attend to it"))
@@ -160,7 +160,7 @@ class _Proposal:
                 lines.append((f"      - {_flow(described)}", ""))
             if not self._roles.only_order:
                 gap = {"name": f"{name}_hours", "type": "numeric", "transform": "log1p"}
-                lines.append((f"      - {_flow(gap)}", "how long before the row"))
+                lines.append((f"      - {_flow(gap)}", "time before the row"))
         return lines
 
     def _lengths(self) -> list[tuple[str, int, bool]]:
@@ -176,17 +176,17 @@ class _Proposal:
             (f"  time: {_scalar(roles.time.column)}", roles.time.why + self._missing(roles.time)),
         ]
         if roles.unit != "s":
-            lines.append((f"  time_unit: {roles.unit}", "of the numbers in it"))
+            lines.append((f"  time_unit: {roles.unit}", "unit of the numbers"))
         lines.append(
             (
                 "  exact_order: false",
                 f"{self._together / sample.rows:.1%} of the events share user and time with another; "
-                "true: these happened in the order of the file, and see each other",
+                "true: they happened in the order of the file, and are in each other's histories",
             )
         )
         if self._twice:
-            why = f"{self._twice:,} events of the sample equal another in all that is read; reject "
-            why += "where such are errors"
+            why = f"{self._twice:,} events of the sample repeat another in all columns read; use reject "
+            why += "if these are errors"
             lines.append(("  duplicates: keep", why))
         if roles.label is not None and len(roles.label) > 1:
             lines.append((f"  label: {_flow(roles.label)}", roles.label_why))
@@ -201,7 +201,7 @@ class _Proposal:
             if table.min_count > 1
         }
         if counted:
-            lines.append((f"  tables: {_flow(counted)}", "rarer values are unknown ones"))
+            lines.append((f"  tables: {_flow(counted)}", "rarer values count as unknown"))
         return [*lines, *self._histories(), *self._negatives(), *self._split()]
 
     def _histories(self) -> _Lines:
@@ -227,21 +227,23 @@ class _Proposal:
         if self._roles.label is not None:
             return []
         rule = {"per_positive": 4, "by": "popularity", "seed": 1}
-        return [(f"  negatives: {_flow(rule)}", "items that the user never had; or by: uniform")]
+        return [
+            (f"  negatives: {_flow(rule)}", "items that the user has no event with; or by: uniform")
+        ]
 
     def _split(self) -> _Lines:
         split = self._roles.split
         if split is not None and split["valid"]:
-            return [(f"  split: {_flow({'by': 'column', **split})}", "by its name and its values")]
+            return [(f"  split: {_flow({'by': 'column', **split})}", "by its name and values")]
         if self._roles.only_order:
             why = "the last rows of each user: the positions of two users cannot be compared"
             return [(f"  split: {_flow({'by': 'last', 'valid': 1, 'test': 1})}", why)]
-        why = "shares of the rows, the most recent last: as a model is used"
+        why = "shares of the rows, the most recent last"
         return [(f"  split: {_flow({'by': 'time', 'valid': 0.1, 'test': 0.1})}", why)]
 
     def _missing(self, guess) -> str:
         missing = self._events.profiles[guess.column].missing
-        note = f"; {missing:,} rows have none: use --skip-bad, or fill them in"
+        note = f"; missing in {missing:,} rows: use --skip-bad, or fill them in"
         return note if missing else ""
 
 
@@ -258,7 +260,7 @@ def _described(feature: FeatureGuess, name: str, side: str | None) -> dict[str, 
 
 
 def _rendered(text: str, comment: str) -> str:
-    """A line with its comment behind it, or above it where both are too long for one."""
+    """A line followed by its comment, or the comment above it if both are too long for one line."""
     if not comment:
         return f"{text}\n"
     if text and len(text) + len(comment) + 4 <= _WIDTH:
@@ -280,7 +282,7 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A plain word where YAML reads it as text, else quoted as JSON is, which YAML reads too."""
+    """A plain word if YAML reads it as text, else a JSON value, which is valid YAML."""
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)
     if plain and yaml.safe_load(value) == value:
         return value

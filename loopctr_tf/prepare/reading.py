@@ -1,7 +1,7 @@
-"""Parquet, CSV and CSV.gz files -> typed, checked Arrow tables, one bounded batch at a time.
+"""Reads Parquet, CSV and CSV.gz files as typed, checked Arrow tables in bounded batches.
 
-A bad cell becomes an error that names file, row and column, or a counted reject (see ``rejects``); what
-each wanted type takes is told in ``cells`` and ``times``.
+A bad cell is an error that names file, row and column, or a counted reject (see ``rejects``). ``cells``
+and ``times`` describe what each type accepts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ from loopctr_tf.prepare.converting import MISSING, Converter
 from loopctr_tf.prepare.parquet_files import ParquetFile
 from loopctr_tf.prepare.rejects import BadRow, Rejects
 from loopctr_tf.prepare.text_files import RawRows, TextFile
-from loopctr_tf.prepare.wanted import Wanted, check_type, kind_of
+from loopctr_tf.prepare.wanted import WantedColumn, check_type, kind_of
 
-__all__ = ["CELL_LIMIT", "Rejects", "TableReader", "Wanted", "data_files"]
+__all__ = ["CELL_LIMIT", "Rejects", "TableReader", "WantedColumn", "data_files"]
 
 CELL_LIMIT = 1 << 20
-"""Bytes that a cell of text may have."""
+"""Maximum bytes of a text cell."""
 
 _PARQUET = (".parquet", ".pq")
 _TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
@@ -28,36 +28,35 @@ _MAGIC = b"PAR1"
 
 
 class TableReader:
-    """The rows of files as Arrow tables of the wanted columns; each iteration starts from the first.
+    """Iterates over the rows of files as Arrow tables of the wanted columns.
 
-    Rows come in file order, at most ``batch_rows`` a table. Row numbers count the data rows of a file
-    from 1, without the header and without empty lines; lines of text files count from 1.
+    Rows come in file order, at most ``batch_rows`` per table. Row numbers count a file's data rows
+    from 1, without header and empty lines; line numbers count all lines from 1.
 
     Args:
       paths: one path or several: files (Parquet by its first bytes or by the name .parquet; else
         delimited text, gzip where the name ends in .gz) and folders of .parquet, .csv and .tsv files,
-        in the order of their names. Files in a folder that begin with "_" or "." are no data.
-      wanted: the columns, no name twice.
-      rejects: takes the bad rows, those of the first iteration alone; None makes the first bad row a
-        UsageError.
-      batch_rows: most rows of a table.
+        in the order of their names. Files in a folder that begin with "_" or "." are ignored.
+      wanted: the columns, without repeated names.
+      rejects: takes the bad rows of the first iteration; None makes the first bad row a UsageError.
+      batch_rows: maximum rows of a table.
       column_names: of text files without a header.
-      delimiter: of text files; None takes a tab for .tsv files, and for others a comma, or where the
-        names of the columns have none, the tab, semicolon or bar that they have.
-      quoting: whether double quotes keep delimiters and line breaks in a value of a text file.
-      cell_limit: bytes that a cell of text may have. A row of a text file may have 16 times as many;
-        a longer one is passed over unread, so that it cannot fill the memory.
+      delimiter: of text files; None means a tab for .tsv files, else a comma, or if the header has no
+        comma, the tab, semicolon or bar in it.
+      quoting: whether double quotes may enclose delimiters and line breaks in text files.
+      cell_limit: maximum bytes of a text cell. A row of a text file may have 16 times as many; a longer
+        one is skipped without being held in memory.
 
     Raises:
-      UsageError: here, for a file that is absent, empty or not what its name says, a wanted column that
-        a file does not have or has twice, or types that differ between files or cannot be converted;
-        while iterating, for a bad row (without ``rejects``) and for a file that is damaged.
+      UsageError: for a file that is absent, empty or not of the type of its name, a column that a file
+        lacks or has twice, or types that differ between files or cannot be converted; while iterating,
+        for a bad row (without ``rejects``) and for a damaged file.
     """
 
     def __init__(
         self,
         paths: str | Path | Sequence[str | Path],
-        wanted: Sequence[Wanted],
+        wanted: Sequence[WantedColumn],
         *,
         rejects: Rejects | None = None,
         batch_rows: int = 65536,
@@ -80,7 +79,7 @@ class TableReader:
         ]
         for column in self._wanted:
             self._check(column)
-        self._told = [0] * len(self._files)  # The last row that was looked at, for each file.
+        self._checked_rows = [0] * len(self._files)  # Last row checked in each file.
 
     def __iter__(self) -> Iterator[pa.Table]:
         schema = pa.schema([(column.name, column.arrow_type) for column in self._wanted])
@@ -93,11 +92,11 @@ class TableReader:
                     yield table.slice(start, self._batch_rows)
 
     def column_types(self) -> dict[str, pa.DataType]:
-        """Name -> Arrow type of the first file's columns; text files have strings."""
+        """Name -> Arrow type of the first file's columns; strings for text files."""
         return dict(self._files[0].types)
 
     def _checked(self, index: int, raw: RawRows, converters) -> list[pa.Array]:
-        """The columns without bad rows, which are told in the order of the file."""
+        """The columns without bad rows, which are reported in file order."""
         columns, problems = [], []
         for convert, array in zip(converters, raw.columns, strict=True):
             values, found = convert(array)
@@ -107,12 +106,15 @@ class TableReader:
         for _, rows in (pair for found in problems for pair in found):
             bad |= rows
         if bad.any() or raw.bad:
-            told = [*raw.bad, *(self._bad_row(row, raw, problems) for row in np.flatnonzero(bad))]
-            for row in sorted(told, key=lambda row: row.row):
-                if row.row > self._told[index]:
+            bad_rows = [
+                *raw.bad,
+                *(self._bad_row(row, raw, problems) for row in np.flatnonzero(bad)),
+            ]
+            for row in sorted(bad_rows, key=lambda row: row.row):
+                if row.row > self._checked_rows[index]:
                     self._rejects.add(self._files[index].path, row)
         last = max([*raw.rows[-1:], *(row.row for row in raw.bad)], default=0)
-        self._told[index] = max(self._told[index], int(last))
+        self._checked_rows[index] = max(self._checked_rows[index], int(last))
         if bad.any():
             columns = [values.filter(pa.array(~bad)) for values in columns]
         return columns
@@ -129,8 +131,8 @@ class TableReader:
         text = value if value is None or isinstance(value, bytes) else str(value)
         return BadRow(int(raw.rows[row]), self._wanted[column].name, problem, text, line)
 
-    def _check(self, column: Wanted) -> None:
-        """Whether every file has the column once, of one kind, and of one that can be converted."""
+    def _check(self, column: WantedColumn) -> None:
+        """Checks that every file has the column once, of one convertible kind."""
         first: tuple[str, pa.DataType, Path] | None = None
         for file in self._files:
             where = f"{str(file.path)!r}"
@@ -153,10 +155,10 @@ class TableReader:
 
 
 def data_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of ``paths``, folders replaced by the data files in them.
+    """The files of ``paths``, with folders replaced by their data files.
 
     Raises:
-      UsageError: for a path that does not exist, a folder without data or with something else in it.
+      UsageError: if a path does not exist, or a folder holds no data files or others.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
@@ -180,7 +182,7 @@ def _files_of(folder: Path) -> list[Path]:
     for path in found:
         if path.is_dir() or not path.name.endswith((*_PARQUET, *_TEXT)):
             raise UsageError(
-                f"folder {str(folder)!r} holds {path.name!r}, which is no Parquet or CSV file; name "
+                f"folder {str(folder)!r} holds {path.name!r}, which is not a Parquet or CSV file; name "
                 "the files themselves"
             )
     return found
@@ -200,5 +202,5 @@ def _listed(file: ParquetFile | TextFile) -> str:
     names = list(file.types)
     text = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
     if len(names) == 1 and isinstance(file, TextFile):
-        text += " alone: is another character the delimiter?"
+        text += " only: is the delimiter another character?"
     return text

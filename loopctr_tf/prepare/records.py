@@ -1,7 +1,7 @@
-"""Delimited text -> blocks of whole records, with the line on which each begins, in bounded memory.
+"""Cuts delimited text into blocks of whole records with their line numbers, in bounded memory.
 
-A record ends at a line break (LF, CRLF or CR) outside of a quoted field; a field is quoted when its
-first character is a quote, and a quote within it is written twice. Empty lines are no records.
+A record ends at a line break (LF, CRLF or CR) outside a quoted field. A field is quoted if its first
+character is a quote; a quote within it is doubled. Empty lines are ignored.
 """
 
 import re
@@ -21,12 +21,12 @@ class Block:
     """Whole records.
 
     Attributes:
-      data: the bytes of the records; empty lines may be among them.
+      data: the bytes of the records, and of empty lines between them.
       starts: int64 [records], where each record begins in ``data``.
       lines: int64 [records], the line of the file on which each begins, from 1.
       breaks_in_values: whether a quoted field holds a line break.
-      long: line and field number (from 0) of a record that was too long to be kept and precedes the
-        others; ``data`` does not hold it.
+      long: (line, field number from 0) of a record that was too long, precedes the others and is not
+        in ``data``.
     """
 
     data: memoryview
@@ -40,13 +40,13 @@ class Records:
     """Cuts a file into blocks of whole records.
 
     Args:
-      file: read once, from where it stands.
+      file: read from its current position.
       name: of the file, for messages.
       delimiter: one byte.
-      quoting: whether a quote has a meaning.
+      quoting: whether quotes enclose fields.
       block: bytes read at a time.
-      most: bytes a record may have; a longer one is passed over and told as ``Block.long``.
-      line: number of the line on which the file stands.
+      most: maximum bytes of a record; a longer one is skipped and reported as ``Block.long``.
+      line: line number of the file's current position.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Records:
         return spans, None
 
     def _cut(self, data, ends, breaks, kept, long) -> Iterator[Block]:
-        """The records up to the last of ``ends``; ``long`` is what the first one is the rest of."""
+        """The records up to the last of ``ends``; ``long`` if the first is the rest of a long record."""
         starts = np.concatenate([[0], ends[:-1] + 1])
         # Line breaks before a record are those up to the end of the one before it.
         lines = self._line + np.concatenate([[0], np.flatnonzero(kept)[:-1] + 1])
@@ -128,11 +128,11 @@ class Records:
             first = last + 1
 
     def _pass_over(self, data: bytes) -> tuple[bytes, tuple[int, int]]:
-        """Drops the beginning of a record that is too long.
+        """Drops the beginning of a too long record.
 
         Returns:
-          (a short beginning in its place, which leaves a reader where the long one does; (line, number
-          of the field in which it became too long)).
+          (a short replacement that leaves the parser in the same state; (line, number of the field that
+          was too long)).
         """
         _, opened = self._broken_fields(data)
         if opened is not None and line_breaks(data[opened:]):
@@ -163,13 +163,13 @@ class Records:
     def _never_closed(self, line: int) -> UsageError:
         return UsageError(
             f"{self._name!r}: the quote that opens a field in the record of line {line:,} is not "
-            "closed, and what follows cannot be told from the field, also with --skip-bad; close it, "
+            "closed, so the rest of the file cannot be read, also with --skip-bad; close it, "
             "or read the file without quoting"
         )
 
 
 def line_breaks(data: bytes) -> int:
-    """How many LF, CRLF and lone CR there are."""
+    """Number of line breaks: LF, CRLF or lone CR."""
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
@@ -182,7 +182,7 @@ def _record_ends(data: bytes, spans, final: bool) -> tuple[np.ndarray, np.ndarra
         follower = text[np.minimum(returns + 1, len(text) - 1)]
         lone = follower != _LF
         if returns[-1] == len(text) - 1:
-            lone[-1] = final  # Else the next piece may begin with its line feed.
+            lone[-1] = final  # The next piece may begin with its LF.
         breaks = np.sort(np.concatenate([breaks, returns[lone]]))
     kept = np.ones(len(breaks), bool)
     if spans:

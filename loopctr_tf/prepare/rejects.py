@@ -1,4 +1,4 @@
-"""What is wrong with a row that was read: an error that names the cell, or a counted, written reject."""
+"""Bad rows: an error that names the cell, or a reject that is counted and written to a file."""
 
 import csv
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _SHOWN, _WRITTEN = 40, 200
 
 @dataclass(frozen=True)
 class Problem:
-    """A kind of bad row: the ``reason`` it is counted under, and the ``remedy``."""
+    """A kind of bad row: ``reason`` under which it is counted, and ``remedy``."""
 
     reason: str
     remedy: str
@@ -24,10 +24,10 @@ class BadRow:
 
     Attributes:
       row: number of the row in its file, data rows counted from 1.
-      column: name, or "" where the row could not be cut into columns.
+      column: name, or "" if the row could not be split into columns.
       problem: what is wrong.
       value: the cell (or the row's text), whole or its beginning; None for a missing one.
-      line: line of the file on which the row begins, counted from 1; None where it is not known.
+      line: line of the file on which the row begins, counted from 1; None if unknown.
     """
 
     row: int
@@ -38,7 +38,7 @@ class BadRow:
 
 
 class Rejects:
-    """Collects bad rows, or refuses the first one.
+    """Collects bad rows, or raises an error for the first one.
 
     Args:
       path: CSV file for the bad rows, with the columns file, row, column, reason and value (its first
@@ -46,7 +46,7 @@ class Rejects:
         names file, row, column, value and remedy.
 
     Attributes:
-      counts: rows by reason. A row counts once, under the first of its wanted columns that is bad.
+      counts: rows by reason. A row counts once, for its first bad column.
     """
 
     def __init__(self, path: str | Path | None = None):
@@ -55,7 +55,7 @@ class Rejects:
         self._file = None
 
     def add(self, file: str | Path, bad: BadRow) -> None:
-        """Counts and writes one bad row of ``file``; UsageError where there is no file for them."""
+        """Counts and writes a bad row of ``file``; UsageError without a file for them."""
         problem = bad.problem
         if self.path is None:
             line = "" if bad.line is None else f" (line {bad.line:,})"
@@ -73,7 +73,7 @@ class Rejects:
         self.counts[problem.reason] = self.counts.get(problem.reason, 0) + 1
 
     def close(self) -> None:
-        """Finishes the file of bad rows."""
+        """Closes the file of bad rows."""
         if self._file is not None:
             self._file.close()
 
@@ -85,7 +85,7 @@ class Rejects:
 
 
 def shorten(value: str | bytes, most: int) -> str:
-    """``value`` as printable text of at most ``most`` characters, and its length where that cuts it."""
+    """``value`` as printable text of at most ``most`` characters, with its length if cut."""
     piece = value[: 4 * most]
     text = piece.decode("utf-8", "backslashreplace") if isinstance(piece, bytes) else piece
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Rows that bring their own histories, as Arrow tables: cut into shards, fitted, made into columns."""
+"""Rows that contain their histories, as Arrow tables: sharding, fitting and conversion to columns."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -15,21 +15,21 @@ from loopctr_tf.prepare.workers import run_tasks
 from loopctr_tf.prepare.writing import Piece
 
 _BYTES = 1 << 26
-"""Bytes that a table has at most, as Arrow counts them, where its rows can be parted."""
+"""Maximum bytes of a table of several rows."""
 
 Numbered = tuple[int, pa.Table]
-"""The number of the first row in its split, from 1, and rows."""
+"""(number of the first row in its split, from 1; rows)."""
 
 
 class Rows(Protocol):
-    """Rows that bring their own histories."""
+    """Rows that contain their histories."""
 
     def batches(self, split: str) -> Iterator[pa.Table]:
-        """The rows of a split, the same each time: all columns of the schema, sequences as lists."""
+        """The rows of "train", "valid" or "test", the same each time; sequences are lists."""
 
 
 def row_tables(rows: Rows, split: str, most_rows: int) -> Iterator[Numbered]:
-    """The rows of a split in tables of ``most_rows`` rows, or of less where rows are large."""
+    """The rows of a split in tables of ``most_rows`` rows, fewer if rows are large."""
     waiting: list[pa.Table] = []
     count = size = first = 0
     for batch in rows.batches(split):
@@ -50,10 +50,10 @@ def row_tables(rows: Rows, split: str, most_rows: int) -> Iterator[Numbered]:
 def fit_rows(
     rows: Rows, fit: Fit, most_rows: int, workers: int, progress: Callable[[int], Any]
 ) -> Schema:
-    """Fits the schema of ``fit`` to the training rows, each value of a list as often as it is there.
+    """Fits the schema of ``fit`` to the training rows; every value of a list counts.
 
     Raises:
-      UsageError: for a row that is not of the schema, or no training rows.
+      UsageError: for a row that does not fit the schema, or no training rows.
     """
     count = 0
 

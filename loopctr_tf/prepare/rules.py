@@ -1,33 +1,33 @@
 """The `build` section of schema.yaml: how events become rows, histories, splits and vocabularies.
 
-Everything that it may hold::
+All of its keys::
 
     build:
       user: user_id            # columns of the events
-      item: item_id            # needed for negatives and for a table of items
+      item: item_id            # needed for negatives and for an item table
       time: timestamp          # numbers, or ISO dates
       time_unit: s             # s, ms, us or ns, of numbers
       exact_order: false       # true: events of one time happened in the order of the files
-      duplicates: reject       # events equal in all that is read; or keep
-      label: {column: rating, at_least: 4}   # or {column: event, values: [click]}; without it the
-                               # schema's label column holds 0 and 1
-      rows: {column: event, values: [impression, click]}   # which events become rows; without it all
+      duplicates: reject       # events equal in all columns read; or keep
+      label: {column: rating, at_least: 4}   # or {column: event, values: [click]}; by default
+                               # the schema's label column, of 0 and 1
+      rows: {column: event, values: [impression, click]}   # events that become rows; by default all
       columns: {genres: {separator: "|"}}    # a list in one cell
       tables: {item: {min_count: 5, max_size: 100000}}     # of tables with `vocabulary: []`
-      sequences:               # every sequence of the schema, and a source for each of its fields
+      sequences:               # all sequences of the schema, with a source for each field
         clicks: {where: {column: label, values: [1]}, fields: {clicks_item: item_id}}
         older_clicks: {before: clicks, fields: {older_clicks_item: item_id}}
-      negatives: {per_positive: 4, by: popularity, seed: 1}   # or by: uniform; every event is a 1 then
-      split: {by: time, valid: 0.1, test: 0.1}             # shares of the rows, the latest last; or
+      negatives: {per_positive: 4, by: popularity, seed: 1}   # or by: uniform; all events are positive
+      split: {by: time, valid: 0.1, test: 0.1}             # shares of the rows, latest last; or
                                # {by: time, valid_from: 2024-05-01, test_from: 2024-05-08}
                                # {by: last, valid: 1, test: 1}      the last rows of each user
                                # {by: column, column: part, train: [a], valid: [b], test: [c]}
       numeric: {price: {fixed: true}}        # keeps the schema's mean, std and default
 
-A feature takes the column of its own name, of the events or else of the item or user table. A field
-takes the source that is named: a column of the events, or else of the item table; the schema's label; or
-``hours_before`` / ``days_before``, how long before the row the event was. ``before: clicks`` are the
-events before those that ``clicks`` keeps, of the same kind unless it has a ``where`` of its own.
+A feature takes the column of its own name from the events, else from the item or user table. The source
+of a field is a column of the events, else of the item table; the schema's label; or ``hours_before`` /
+``days_before``, the time between the event and the row. ``before: clicks`` selects the events before
+those in ``clicks``, by the same condition unless it has its own ``where``.
 """
 
 import datetime
@@ -43,11 +43,11 @@ from loopctr_tf.features.schema import Schema, load_with_build
 from loopctr_tf.settings import Number, Settings, listing, mapping, suggestion
 
 AGES = {"hours_before": 3_600_000_000, "days_before": 86_400_000_000}
-"""Sources of a field that are not columns, with their unit in microseconds."""
+"""Sources of a field that are ages, with their unit in microseconds."""
 
 
 def _texts(values: Any) -> tuple[str, ...]:
-    """Whole numbers as their text: conditions compare text."""
+    """Text, with whole numbers as text: conditions compare text."""
     texts = listing(values, "this")
     for value in texts:
         if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -56,7 +56,7 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON can hold: YAML makes dates of their own kind."""
+    """Values that JSON can represent; YAML dates become text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -81,7 +81,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Rule(Settings):
-    """A part of the section."""
+    """Base class of the section's parts."""
 
     what: ClassVar[str] = "key"
 
@@ -101,27 +101,27 @@ class Condition(Rule):
 
 
 class SequenceRule(Rule):
-    """What goes into a sequence."""
+    """Which events are in a sequence, and the sources of its fields."""
 
     fields: dict[str, Column]
     """The source of each field."""
     where: Condition | None = None
-    """Which events; null takes all."""
+    """Which events; null means all."""
     before: str | None = None
-    """Name of another sequence; the events are those before the ones that it keeps."""
+    """Name of another sequence; this one has the events before it."""
 
 
 class TableRule(Rule):
-    """Which values a vocabulary keeps."""
+    """Which values a vocabulary contains."""
 
     min_count: Positive = 1
-    """Values that occur at least so often."""
+    """Values that occur at least this often."""
     max_size: Positive | None = None
-    """At most so many, the commonest."""
+    """At most this many values, the most common."""
 
 
 class NegativeRule(Rule):
-    """Sampled rows of label 0 for every event."""
+    """Sampled negatives for every event."""
 
     per_positive: Positive
     """How many for each event."""
@@ -142,11 +142,11 @@ class NumericRule(Rule):
     """How a number is fitted."""
 
     fixed: bool = False
-    """True keeps the schema's mean, std and default."""
+    """Whether to keep the schema's mean, std and default."""
 
 
 class TimeSplit(Rule):
-    """By time: shares of the rows, the most recent last, or the moments at which splits begin."""
+    """By time: shares of the rows, the most recent last, or the times at which splits begin."""
 
     by: Literal["time"] = "time"
     valid: Annotated[Number, Field(ge=0, lt=1)] | None = None
@@ -165,7 +165,7 @@ class TimeSplit(Rule):
         if len(given) != 1 or None in given[0]:
             raise UsageError("give valid and test, or else valid_from and test_from")
         if given[0] is shares and sum(shares) >= 1:
-            raise UsageError(f"valid and test are {sum(shares):g}; leave train some")
+            raise UsageError(f"valid and test sum to {sum(shares):g}; leave a share to train")
         return self
 
 
@@ -201,7 +201,7 @@ class ColumnSplit(Rule):
 
 
 class Rules(Rule):
-    """The whole section; see the module's text."""
+    """The whole section; see the module docstring."""
 
     user: Column
     item: Column | None = None
@@ -227,12 +227,12 @@ class Rules(Rule):
 
     @property
     def as_written(self) -> dict[str, Any]:
-        """The section as it stands in the file, in values that JSON can hold."""
+        """The section as written in the file, in values that JSON can represent."""
         return self._as_written
 
     @property
     def separators(self) -> dict[str, str]:
-        """Column -> separator of the lists in its cells."""
+        """Column -> separator of lists in its cells."""
         return {name: rule.separator for name, rule in self.columns.items()}
 
     @property
@@ -242,23 +242,22 @@ class Rules(Rule):
 
 
 def load_rules(path: str | Path) -> tuple[Schema, Rules]:
-    """The schema to be fitted and the rules, out of one file.
+    """The schema to be fitted and the rules, from one file.
 
     Raises:
-      UsageError: for what :meth:`Schema.load` refuses, and for rules that are absent, unknown,
-        impossible or do not fit the schema.
+      UsageError: as for :meth:`Schema.load`, and for absent, invalid or unfitting rules.
     """
     schema, build = load_with_build(path)
     if build is None:
         raise UsageError(
-            f"schema {str(path)!r} has no section `build`, which says how rows are made of events; "
+            f"schema {str(path)!r} has no section `build`, which defines how events become rows; "
             "add it, e.g. build: {user: user_id, time: timestamp, ...}"
         )
     return schema, read_rules(build, schema)
 
 
 def read_rules(build: Any, schema: Schema) -> Rules:
-    """:class:`Rules` out of the plain values under ``build``; see :func:`load_rules`."""
+    """:class:`Rules` from the plain values under ``build``; see :func:`load_rules`."""
     values = {name: value for name, value in mapping(build, "build").items() if value is not None}
     rules = Rules(**values)
     if rules.negatives is not None:
@@ -276,7 +275,7 @@ def read_rules(build: Any, schema: Schema) -> Rules:
 
 
 def table_rules(values: Any, schema: Schema, where: str) -> dict[str, TableRule]:
-    """A rule for every table of ``schema`` that is to be fitted; ``where`` is for messages.
+    """A rule for each table of ``schema`` to be fitted; ``where`` is for messages.
 
     Raises:
       UsageError: for a table that does not exist or is not to be fitted, or a bad number.
@@ -287,8 +286,8 @@ def table_rules(values: Any, schema: Schema, where: str) -> dict[str, TableRule]
         place = f"{where}: {name!r}"
         if name not in fitted:
             raise UsageError(
-                f"{place} is not a table of the schema with `vocabulary: []`, which are "
-                f"{', '.join(fitted) or 'none'}; only such are fitted"
+                f"{place} is not a table to be fitted; tables with `vocabulary: []` are "
+                f"{', '.join(fitted) or 'none'}"
             )
         try:
             rules[name] = rule if isinstance(rule, TableRule) else TableRule(**mapping(rule, place))
@@ -298,7 +297,7 @@ def table_rules(values: Any, schema: Schema, where: str) -> dict[str, TableRule]
 
 
 def fixed_numbers(names: Iterable[str], schema: Schema, where: str) -> frozenset[str]:
-    """``names``, which must be of numbers of ``schema``; ``where`` is for messages."""
+    """``names``, which must be numeric features of ``schema``; ``where`` is for messages."""
     numeric = {feature.name for feature in schema.all_fields() if feature.type == "numeric"}
     names = list(names)
     for name in names:
@@ -320,7 +319,7 @@ def _check_sequences(rules: Mapping[str, SequenceRule], schema: Schema) -> None:
     for name, sequence in sequences.items():
         where = f"build: sequences: {name!r}"
         if name not in rules:
-            raise UsageError(f"{where} is missing; say which events go into it")
+            raise UsageError(f"{where} is missing; define which events are in it")
         rule, fields = rules[name], {field.name: field for field in sequence.fields}
         for field in rule.fields:
             if field not in fields:
@@ -344,15 +343,15 @@ def _check_sequences(rules: Mapping[str, SequenceRule], schema: Schema) -> None:
 
 
 def _in_order(rules: Mapping[str, SequenceRule]) -> dict[str, SequenceRule]:
-    """Sequences after those that they stand before; an absent ``where`` there is the other's."""
+    """Orders each sequence after the one it is before, whose ``where`` it inherits."""
     ordered: dict[str, SequenceRule] = {}
     while len(ordered) < len(rules):
         ready = [n for n, r in rules.items() if n not in ordered and r.before in (None, *ordered)]
         if not ready:
             stuck = next(name for name in rules if name not in ordered)
             raise UsageError(
-                f"build: sequences: {stuck!r} stands before itself, through "
-                f"{rules[stuck].before!r}; let one of them stand before nothing"
+                f"build: sequences: {stuck!r} is before itself, through "
+                f"{rules[stuck].before!r}; remove before from one of them"
             )
         for name in ready:
             rule = rules[name]
@@ -367,11 +366,11 @@ def _check_negatives(rules: Rules, schema: Schema) -> None:
         raise UsageError("build: negatives needs build: item, the column to sample from; add it")
     if rules.label is not None:
         raise UsageError(
-            "build has both negatives and label; with negatives every event is a 1, drop one of them"
+            "build has both negatives and label; with negatives all events are positive; drop one"
         )
     for feature in schema.candidate_features:
         if feature.side == "cross":
             raise UsageError(
-                f"feature {feature.name!r} is a cross feature, which is not known of a sampled "
-                "item; drop it, or build: negatives"
+                f"feature {feature.name!r} is a cross feature, which is unknown for sampled "
+                "items; drop it, or build: negatives"
             )

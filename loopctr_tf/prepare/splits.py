@@ -18,20 +18,20 @@ TRAIN, VALID, TEST = range(3)
 def assign_splits(store: Store, rows: np.ndarray, rules: Rules) -> tuple[np.ndarray, dict]:
     """Splits of the rows.
 
-    By time, rows of one time are never torn apart: a split begins with the time of the row at which its
-    share begins. By last rows, a user with no more rows than are split off is wholly in train.
+    By time, rows of the same time stay together. By last rows, all rows of a user who has no more than
+    ``valid + test`` are in train.
 
     Args:
       store: of the events.
-      rows: positions of the events that are rows, rising.
-      rules: of which ``split`` is read.
+      rows: positions of the events that are rows, ascending.
+      rules: their ``split`` is used.
 
     Returns:
       (int8 [rows], places in ``prepared.SPLITS``; facts for stats.json).
 
     Raises:
-      UsageError: for text in a split's column that the rules do not name, a date that is none, or a
-        split that is asked for and has no rows.
+      UsageError: for a text in the split column that the rules do not name, an invalid date, or a
+        requested split without rows.
     """
     rule = rules.split
     if isinstance(rule, TimeSplit):
@@ -70,9 +70,9 @@ def _by_time(time: np.ndarray, rule: TimeSplit, unit: str) -> tuple[np.ndarray, 
     else:
         begin = []
         for share in (rule.valid + rule.test, rule.test):
-            # Rounded, because 0.1 + 0.2 is a little more than 0.3.
+            # Rounded, because 0.1 + 0.2 > 0.3.
             first = len(time) - int(round(share * len(time), 6))
-            # Without a share the split begins after the last row.
+            # With a share of 0 the split begins after the last row.
             begin.append(
                 int(np.partition(time, first)[first]) if first < len(time) else int(time.max()) + 1
             )
@@ -96,7 +96,7 @@ def _microseconds(moment: str | float, unit: str, name: str) -> int:
 
 
 def _iso(microseconds: int) -> str:
-    """Moments beyond what a calendar has are kept as numbers."""
+    """ISO date; the number itself if it is out of the calendar's range."""
     try:
         return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
     except OverflowError:

@@ -1,4 +1,4 @@
-"""All events in memory as compact columns, sorted by user and time, with the item and user tables."""
+"""All events in memory, sorted by user and time, with the item and user tables."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.columns import Column
-from loopctr_tf.prepare.loading import Loaded, load_table
+from loopctr_tf.prepare.loading import LoadedTable, load_table
 from loopctr_tf.prepare.plan import FILES, Plan, Source
 from loopctr_tf.prepare.rejects import Problem, Rejects
 from loopctr_tf.prepare.rules import Condition, Rules
@@ -22,26 +22,25 @@ TWICE = Problem("key is in the table twice", "keep one row for each")
 
 
 class Store:
-    """The events in the order of user, then time, then place in the files; an event is a position.
+    """The events, sorted by user, time and place in the files; an event is a position in this order.
 
     Attributes:
-      user: int32 [events], codes of the users.
+      user: int32 [events], user codes.
       time: int64 [events], microseconds since 1970.
-      label: int8 [events], 0 or 1; 1 everywhere where negatives are sampled.
-      user_start, time_start: int32 [events], the first event of the event's user, and the first of the
-        same user and time.
+      label: int8 [events], 0 or 1; always 1 with sampled negatives.
+      user_start, time_start: int32 [events], first event of the user, and of the user and time.
       facts: counts of what was read, for stats.json.
     """
 
-    def __init__(self, tables: Mapping[str, Loaded], plan: Plan, schema: Schema, rules: Rules):
+    def __init__(self, tables: Mapping[str, LoadedTable], plan: Plan, schema: Schema, rules: Rules):
         events = tables["events"]
-        # Stable: what has one user and time stays in the order of the files.
+        # Stable: events of the same user and time stay in file order.
         order = np.lexsort((events.columns[rules.time].values, events.columns[rules.user].codes))
         duplicates = np.zeros(0, np.int64)
         if rules.duplicates == "reject":
             order, duplicates = _without_duplicates(order, events, rules)
         self._columns: dict[tuple[str, str], Column] = {}
-        # One column at a time, so that no two copies of all are held.
+        # One column at a time, so that at most one is held twice.
         for name in list(events.columns):
             self._columns["events", name] = events.columns.pop(name).reordered(order)
         self._rules = rules
@@ -61,7 +60,7 @@ class Store:
         if rules.item is not None:
             self.item = self._columns["events", rules.item].codes
             self.facts["items"] = int(np.count_nonzero(np.bincount(self.item)))
-        # For each code of a user or item, its row in their table; the last row is a missing one.
+        # User or item code -> row in its table; the last row is a missing one.
         self._rows: dict[str, np.ndarray] = {}
         for table, key in (("items", rules.item), ("users", rules.user)):
             if table in tables:
@@ -83,7 +82,7 @@ class Store:
 
         Args:
           condition: on a column of the events.
-          label: name by which a condition may mean the label instead.
+          label: column name that means the label.
         """
         if condition.column == label:
             values = np.char.mod("%d", np.arange(2))
@@ -101,11 +100,11 @@ class Store:
         return met[column.codes]
 
     def text(self, name: str) -> Column:
-        """A column of the events that was read as text."""
+        """A text column of the events."""
         return self._columns["events", name]
 
     def column(self, source: Source) -> Column:
-        """The whole column of a source, of the type it asks for."""
+        """The column of a source, in its type."""
         if source.table == "label":
             if source.type == "float32":
                 return Column(self.label.astype(np.float32))
@@ -114,12 +113,12 @@ class Store:
         return self._columns[source.table, source.column].as_type(source.type, source.column)
 
     def entries(self, source: Source, events: np.ndarray | None, items: np.ndarray | None = None):
-        """Which entries of ``column(source)`` belong to events, or to items alone.
+        """Entries of ``column(source)`` that belong to events, or to items.
 
         Args:
-          source: no age.
+          source: not an age.
           events: positions.
-          items: codes of items, in the place of events, for a source in the table of items.
+          items: item codes, instead of events, for a source in the item table.
         """
         if source.table == "items":
             return self._rows["items"][self.item[events] if items is None else items]
@@ -127,8 +126,8 @@ class Store:
             return self._rows["users"][self.user[events]]
         return events
 
-    def _join(self, table: str, key: str, loaded: Loaded) -> None:
-        """Keeps a table of items or users and finds its row for every code of the events' key."""
+    def _join(self, table: str, key: str, loaded: LoadedTable) -> None:
+        """Stores an item or user table and looks up its row for each key of the events."""
         keys = loaded.columns.pop(key)
         _, first = np.unique(keys.codes, return_index=True)
         repeated = np.setdiff1d(np.arange(len(keys)), first)
@@ -156,8 +155,8 @@ class Store:
             if longest > feature.max_values:
                 raise UsageError(
                     f"column {source.column!r} of {FILES[source.table]} has up to {longest} values in a "
-                    f"cell and feature {feature.name!r} max_values {feature.max_values}; raise "
-                    "max_values or keep fewer"
+                    f"cell; max_values of feature {feature.name!r} is {feature.max_values}; raise it, "
+                    "or store fewer"
                 )
 
 
@@ -187,8 +186,8 @@ def _starts(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     )
 
 
-def _without_duplicates(order: np.ndarray, events: Loaded, rules: Rules):
-    """``order`` without events that equal an earlier one of the files in all columns, and those."""
+def _without_duplicates(order: np.ndarray, events: LoadedTable, rules: Rules):
+    """(``order`` without duplicates of earlier events, the duplicates)."""
     user, time = events.columns[rules.user].codes, events.columns[rules.time].values
     same = np.zeros(len(order) + 1, bool)
     ordered = user[order]
@@ -197,7 +196,7 @@ def _without_duplicates(order: np.ndarray, events: Loaded, rules: Rules):
     same[1:-1] &= ordered[1:] == ordered[:-1]
     doubtful = order[same[1:] | same[:-1]]
     doubtful.sort()
-    # Codes of rows that are equal so far; narrowed column by column.
+    # Rows with equal codes are equal in the columns seen so far.
     codes = np.zeros(len(doubtful), np.int64)
     for column in events.columns.values():
         codes = codes * (len(doubtful) + 1) + _equal_codes(column, doubtful)
@@ -214,7 +213,7 @@ def _without_duplicates(order: np.ndarray, events: Loaded, rules: Rules):
 
 
 def _equal_codes(column: Column, rows: np.ndarray) -> np.ndarray:
-    """Numbers that are equal where the entries of ``rows`` are; below the number of rows."""
+    """Codes of the entries ``rows``, equal for equal entries, below the number of rows."""
     flat, splits = column.take(rows)
     if splits is None:
         return np.unique(flat, return_inverse=True)[1]

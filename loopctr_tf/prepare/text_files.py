@@ -1,4 +1,4 @@
-"""Delimited text files, plain or gzip: rows as columns of bytes, with row and line numbers."""
+"""Delimited text files, plain or gzip: columns of bytes, with row and line numbers."""
 
 import csv
 import gzip
@@ -28,13 +28,13 @@ _HEADER_BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class RawRows:
-    """Rows as they are in a file.
+    """Unconverted rows of a file.
 
     Attributes:
-      columns: one array a column asked for, of the file's types.
-      rows: int64 [rows], the number of each row in the file, from 1.
-      lines: int64 [rows], the line on which each begins; None where a file has no lines.
-      bad: rows that could not be cut into columns; they are not in ``columns``.
+      columns: an array for each requested column, in the file's types.
+      rows: int64 [rows], row numbers in the file, from 1.
+      lines: int64 [rows], lines on which the rows begin; None for Parquet.
+      bad: rows that could not be split into columns; they are not in ``columns``.
     """
 
     columns: list[pa.Array]
@@ -44,23 +44,21 @@ class RawRows:
 
 
 class TextFile:
-    """A delimited text file; the first record names the columns, unless ``column_names`` does.
+    """A delimited text file; the header is the first record, unless ``column_names`` are given.
 
     Args:
-      path: the file; gzip where its name ends in .gz.
+      path: the file; gzip if its name ends in .gz.
       column_names: of a file without a header.
-      delimiter: one character; None takes a tab for .tsv files, and for others a comma, or where the
-        names of the columns have none, the tab, semicolon or bar that they have.
-      quoting: whether double quotes keep delimiters and line breaks in a value.
-      block: bytes that are read at a time.
-      most: bytes that a row may have and be kept.
+      delimiter, quoting: as for ``reading.TableReader``.
+      block: bytes read at a time.
+      most: maximum bytes of a row.
 
     Attributes:
       types: name -> type of every column, in order: text.
-      repeated: names that more than one column has.
+      repeated: names shared by several columns.
 
     Raises:
-      UsageError: for a file that is empty or cannot be read, or an impossible delimiter.
+      UsageError: if the file is empty or cannot be read, or for an invalid delimiter.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class TextFile:
             raise UsageError(f"{str(path)!r} is empty; leave it out, or write it again")
         if start[:2] == _GZIP:
             raise UsageError(f"{str(path)!r} is gzip; give it a name that ends in .gz")
-        # Where the first row begins: bytes of the (unpacked) file, and the line.
+        # Where the first row begins: offset in the unpacked file, and line.
         self._offset, self._line = len(_BOM) if start.startswith(_BOM) else 0, 1
         start = self._offset
         names = self._read_header() if column_names is None else list(column_names)
@@ -98,7 +96,7 @@ class TextFile:
         self.repeated = {name for name in names if names.count(name) > 1}
 
     def batches(self, names: Sequence[str]) -> Iterator[RawRows]:
-        """The rows block by block: the columns ``names``, each a binary array."""
+        """The columns ``names`` block by block, as binary arrays."""
         wanted = [str(self._names.index(name)) for name in names]
         done = 0
         with self._open() as file:
@@ -136,8 +134,8 @@ class TextFile:
 
         breaks = block.breaks_in_values
         if not _is_utf8(text):
-            # Arrow hands over wrong rows as text, and gives up where they are none. They are found in
-            # a copy of which all is text, and only the others parsed.
+            # Arrow passes wrong rows to the handler as text and fails if they are not UTF-8. So find
+            # them in an ASCII copy, and parse only the others.
             self._columns(bytes(text).translate(_ASCII), wanted, breaks, pass_over)
             text = b"".join(text[piece] for row, piece in enumerate(pieces) if row not in wrong)
         table = self._columns(text, wanted, breaks, pass_over)
@@ -152,7 +150,7 @@ class TextFile:
         return pacsv.read_csv(
             pa.BufferReader(pa.py_buffer(data)),
             pacsv.ReadOptions(
-                use_threads=False,  # Else rows have no numbers.
+                use_threads=False,  # Otherwise rows have no numbers.
                 block_size=len(data) + 1,
                 column_names=[str(index) for index in range(len(self._names))],
             ),
@@ -176,7 +174,7 @@ class TextFile:
             block = next(iter(self._records(file, _HEADER_BLOCK)), None)
         if block is None or not len(block.starts):
             raise UsageError(
-                f"{str(self.path)!r} has no line that names its columns; write one, or give the names"
+                f"{str(self.path)!r} has no header; write one, or give the names of the columns"
             )
         start, end = [*block.starts, len(block.data)][:2]
         text = bytes(block.data[start:end])
@@ -186,7 +184,7 @@ class TextFile:
             line = text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise UsageError(
-                f"{str(self.path)!r}: the line that names the columns is not UTF-8 text; convert the "
+                f"{str(self.path)!r}: the header is not UTF-8; convert the "
                 "file, e.g. with iconv -t UTF-8"
             ) from error
         quoting = csv.QUOTE_MINIMAL if self._quoting else csv.QUOTE_NONE
@@ -212,7 +210,7 @@ class TextFile:
 
     @contextmanager
     def _reading(self, done: int) -> Iterator[None]:
-        """Turns what goes wrong with the bytes themselves into a UsageError."""
+        """Turns errors of reading and unpacking into a UsageError."""
         rest = (
             f"what follows row {done:,} cannot be read, also with --skip-bad; copy the file again "
             "or leave it out"
@@ -220,9 +218,11 @@ class TextFile:
         try:
             yield
         except EOFError as error:
-            raise UsageError(f"{str(self.path)!r}: the gzip data were cut short; {rest}") from error
+            raise UsageError(f"{str(self.path)!r}: the gzip data is truncated; {rest}") from error
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise UsageError(f"{str(self.path)!r} is no sound gzip ({error}); {rest}") from error
+            raise UsageError(
+                f"{str(self.path)!r} is not a valid gzip file ({error}); {rest}"
+            ) from error
         except OSError as error:
             raise UsageError(f"{str(self.path)!r}: {error.strerror}; {rest}") from error
 

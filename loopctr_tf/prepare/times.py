@@ -1,8 +1,7 @@
-"""Times of any writing -> int64 microseconds since 1970-01-01T00:00:00Z.
+"""Converts times to int64 microseconds since 1970-01-01T00:00:00Z.
 
-Read are whole and decimal numbers in a unit given, ISO 8601 dates and date-times with or without a zone
-(without one: UTC; digits of a second beyond the sixth are cut off), and the timestamps and dates of
-Parquet. A file keeps to one writing: a date among numbers is a bad cell, and a number among dates.
+Accepts numbers in a given unit, ISO 8601 dates and date-times (UTC unless they have a zone; truncated to
+microseconds), and the timestamps and dates of Parquet. A file must not mix numbers and dates.
 """
 
 import numpy as np
@@ -11,22 +10,22 @@ import pyarrow.compute as pc
 
 from loopctr_tf.prepare.cells import (
     NUMBER,
-    Found,
+    Problems,
     bools,
     cast_or_none,
     floats,
-    found,
     is_text,
     numbers_of_text,
+    occurring,
     trimmed,
     without,
 )
 from loopctr_tf.prepare.rejects import Problem
 
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1, "ns": 0.001}
-"""Microseconds a unit."""
+"""Microseconds per unit."""
 EARLIEST, LATEST = -62_135_596_800_000_000, 32_503_680_000_000_000
-"""The years 1 to 2999: what lies outside is not the time of an event."""
+"""The years 1 to 2999; other times are rejected."""
 
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}(:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?)?"
 _ZONE = r"(Z|[+-][0-9]{2}:?[0-9]{2}|[+-][0-9]{2})$"
@@ -34,33 +33,33 @@ _NAMED_ZONE = r"[ ]?(UTC|GMT|Z)$"
 
 
 class Times:
-    """Converts the time columns of one file, batch after batch.
+    """Converts a time column of one file, batch by batch.
 
     Args:
-      unit: "s", "ms", "us" or "ns", of times that are numbers.
+      unit: "s", "ms", "us" or "ns", of numbers.
     """
 
     def __init__(self, unit: str):
         self._unit = unit
-        self._dates: bool | None = None  # Known from the first cell that is text and not missing.
+        self._dates: bool | None = None  # Set by the first text cell that is not missing.
         example = "an ISO date such as 2024-01-31 or 2024-01-31T12:00:00Z"
         self._not_time = Problem("not a time", f"write a number (time_unit is {unit}) or {example}")
         self._mixed = Problem(
-            "a number among dates, or a date among numbers", "write all times alike"
+            "a number among dates, or a date among numbers", "use one format for all times"
         )
         self._outside = Problem(
             "time outside the years 1 to 2999", f"is the unit right? time_unit is {unit}"
         )
 
-    def __call__(self, array: pa.Array) -> tuple[pa.Array, Found]:
-        """(int64 microseconds with null for missing and bad cells, the problems)."""
+    def __call__(self, array: pa.Array) -> tuple[pa.Array, Problems]:
+        """(int64 microseconds, null for missing and bad cells; problems)."""
         if is_text(array.type):
             return self._of_text(array)
         if pa.types.is_temporal(array.type):
             return self._inside(_instants(array.cast(pa.timestamp("us"), safe=False)))
         return self._of_numbers(array)
 
-    def _of_text(self, text: pa.Array) -> tuple[pa.Array, Found]:
+    def _of_text(self, text: pa.Array) -> tuple[pa.Array, Problems]:
         if text.null_count == len(text):
             return pa.nulls(len(text), pa.int64()), []
         if self._dates is None:
@@ -68,7 +67,7 @@ class Times:
             self._dates = bool(bools(pc.match_substring_regex(trimmed(first), "^[0-9]{4}-"))[0])
         return self._of_dates(text) if self._dates else self._of_number_text(text)
 
-    def _of_number_text(self, text: pa.Array) -> tuple[pa.Array, Found]:
+    def _of_number_text(self, text: pa.Array) -> tuple[pa.Array, Problems]:
         whole = None
         if not pc.any(pc.match_substring_regex(text, "[xX]")).as_py():
             whole = cast_or_none(text, pa.int64())
@@ -80,9 +79,11 @@ class Times:
         for _, rows in problems:
             wrong |= rows
         dates = bools(pc.match_substring_regex(text, r"^\s*[0-9]{4}-"))
-        return times, found((self._mixed, wrong & dates), (self._not_time, wrong & ~dates)) + more
+        return times, occurring(
+            (self._mixed, wrong & dates), (self._not_time, wrong & ~dates)
+        ) + more
 
-    def _of_numbers(self, array: pa.Array) -> tuple[pa.Array, Found]:
+    def _of_numbers(self, array: pa.Array) -> tuple[pa.Array, Problems]:
         factor = UNITS[self._unit]
         values, valid = floats(array)
         outside = valid & ~((values >= EARLIEST / factor) & (values < LATEST / factor))
@@ -92,9 +93,9 @@ class Times:
             times = whole // 1000 if self._unit == "ns" else whole * factor
         else:
             times = np.rint(np.where(good, values, 0) * factor).astype(np.int64)
-        return pa.array(times, mask=~good), found((self._outside, outside))
+        return pa.array(times, mask=~good), occurring((self._outside, outside))
 
-    def _of_dates(self, text: pa.Array) -> tuple[pa.Array, Found]:
+    def _of_dates(self, text: pa.Array) -> tuple[pa.Array, Problems]:
         times = cast_or_none(text, pa.timestamp("us"))
         if times is None:
             times = cast_or_none(text, pa.timestamp("us", "UTC"))
@@ -110,12 +111,12 @@ class Times:
         wrong = bools(pc.and_(text.is_valid(), times.is_null()))
         numbers = bools(pc.match_substring_regex(text, NUMBER))
         times, outside = self._inside(times)
-        mixed = found((self._mixed, wrong & numbers), (self._not_time, wrong & ~numbers))
+        mixed = occurring((self._mixed, wrong & numbers), (self._not_time, wrong & ~numbers))
         return times, mixed + outside
 
-    def _inside(self, times: pa.Array) -> tuple[pa.Array, Found]:
+    def _inside(self, times: pa.Array) -> tuple[pa.Array, Problems]:
         outside = bools(pc.or_(pc.less(times, EARLIEST), pc.greater_equal(times, LATEST)))
-        return without(times, outside), found((self._outside, outside))
+        return without(times, outside), occurring((self._outside, outside))
 
 
 def _instants(times: pa.Array) -> pa.Array:
@@ -123,7 +124,7 @@ def _instants(times: pa.Array) -> pa.Array:
 
 
 def _calendar(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    """int64 microseconds of well-formed dates; null for those that no calendar has (February 30)."""
+    """int64 microseconds of well-formed dates; null for impossible ones (February 30)."""
     times = cast_or_none(text, kind)
     if times is None:
         cells = [cast_or_none(text[row : row + 1], kind) for row in range(len(text))]

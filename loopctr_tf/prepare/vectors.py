@@ -1,4 +1,4 @@
-"""Pretrained vectors of known values, brought into the order of a vocabulary that was fitted."""
+"""Pretrained vectors, put in the order of a fitted vocabulary."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from loopctr_tf.features.schema import Schema
 from loopctr_tf.features.vectors import checked_vectors
 
 Vectors = Mapping[str, tuple[Sequence[str | int], np.ndarray]]
-"""Table -> (values, each once, and the vector of each [values, dim])."""
+"""Table -> (distinct values, vectors [values, dim])."""
 
 _ARROW = {"string": pa.large_string(), "int64": pa.int64()}
 
@@ -20,16 +20,16 @@ class Pretrained:
     """Vectors for tables of a schema that is to be fitted.
 
     Args:
-      schema: as given, to be fitted.
-      vectors: for each table with pretrained vectors the values that have one, and these.
+      schema: to be fitted.
+      vectors: pretrained vectors by table.
 
     Attributes:
-      facts: for ``stats.json``, filled in by :meth:`into`: for each table how many values of its
-        vocabulary have a vector, and how many were left out of it because they have none.
+      facts: for ``stats.json``, set by :meth:`into`: for each table the number of values with a vector,
+        and of those left out of the vocabulary for lack of one.
 
     Raises:
-      UsageError: for a table that does not exist or hashes its values, values that are not of its type
-        or there twice, or vectors that are not one row a value.
+      UsageError: for a table that does not exist or is hashed, values of another type or repeated ones,
+        or vectors of another shape.
     """
 
     def __init__(self, schema: Schema, vectors: Vectors | None):
@@ -45,13 +45,13 @@ class Pretrained:
             try:
                 values = pa.array(values, _ARROW[table.dtype])
             except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-                raise UsageError(f"{where}: the values are no {table.dtype} ({error})") from error
+                raise UsageError(f"{where}: the values are not {table.dtype} ({error})") from error
             if len(pc.unique(values)) != len(values):
-                raise UsageError(f"{where}: a value is there twice; keep one row of each")
+                raise UsageError(f"{where}: repeated value; keep one row of each")
             self._vectors[name] = values, checked_vectors(array, len(values), table.dim, where)
 
     def into(self, schema: Schema) -> Schema:
-        """The fitted schema with vectors; values without one are left out of such a vocabulary."""
+        """The fitted schema with vectors; values without one are removed from the vocabulary."""
         tables = []
         for table in schema.tables:
             if table.name in self._vectors:

@@ -1,4 +1,4 @@
-"""Which columns are wanted, as what, and whether a file's type can be made that."""
+"""Columns to read, and whether a file's type can be converted to theirs."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ TYPES = (*cells.CONVERTERS, "time")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One column wanted from a table.
+class WantedColumn:
+    """One column to read from a table.
 
     Attributes:
       name: of the column.
       type: "string", "int64", "float32", "time" (int64, microseconds since 1970) or "binary" (0 or 1,
         int8).
       separator: text between the values of a cell that holds a list; the column is then a list.
-      required: a missing value (or an empty list) makes the row a bad one.
-      unit: of times that are numbers: "s", "ms", "us" or "ns".
-      many: the column is a list: a list column of Parquet, or cells with a ``separator``. Missing
-        values in a list are left out of it, and a missing list is empty.
+      required: whether a missing value (or an empty list) makes the row bad.
+      unit: of numeric times: "s", "ms", "us" or "ns".
+      many: whether the column is a list: a list column of Parquet, or cells with a ``separator``.
+        Missing values in a list are dropped, and a missing list is empty.
     """
 
     name: str
@@ -54,22 +54,22 @@ class Wanted:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """Type of the column in the tables that are read."""
+        """Arrow type of the converted column."""
         kind = pa.int64() if self.type == "time" else cells.CONVERTERS[self.type][0]
         return pa.list_(kind) if self.is_list else kind
 
 
-def check_type(column: Wanted, kind: pa.DataType, where: str) -> None:
-    """UsageError where a column of type ``kind``, which ``where`` has, cannot be read as ``column``."""
+def check_type(column: WantedColumn, kind: pa.DataType, where: str) -> None:
+    """UsageError if a column of type ``kind`` in ``where`` cannot be read as ``column``."""
     name, lists = column.name, is_list(kind)
     if column.is_list and not lists and column.separator is None:
         raise UsageError(
-            f"column {name!r} of {where} is {kind} and should hold lists; store lists, or text with "
+            f"column {name!r} of {where} is {kind}, but lists are needed; store lists, or text with "
             "a separator between the values and name it (build: columns)"
         )
     if lists and not column.is_list:
         raise UsageError(
-            f"column {name!r} of {where} holds lists ({kind}) and one value is wanted; make the "
+            f"column {name!r} of {where} holds lists ({kind}), but single values are needed; make the "
             "feature multi_categorical, or store one value"
         )
     value = kind_of(kind.value_type if lists else kind)
@@ -89,7 +89,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def kind_of(kind: pa.DataType) -> str:
-    """What types that may stand for each other in different files have in common."""
+    """Kind of a type; files may have different types of one kind."""
     if is_list(kind):
         return f"list of {kind_of(kind.value_type)}"
     if pa.types.is_dictionary(kind):

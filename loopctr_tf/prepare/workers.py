@@ -1,7 +1,7 @@
-"""One function over many tasks, in forked processes that share what the parent holds in memory.
+"""Runs one function over many tasks in forked processes that share the parent's memory.
 
-Tasks and results go through pipes; everything else that the function needs is in its closure and is
-there in a forked process without being copied. A worker without a parent ends by itself.
+Tasks and results go through pipes; everything else that the function needs is in its closure, which a
+forked process shares without copying. A worker ends when its parent dies.
 """
 
 import multiprocessing
@@ -16,10 +16,10 @@ from loopctr_tf.errors import UsageError
 
 
 def worker_count(workers: int | None) -> int:
-    """``workers``, or the number of this process's cores where it is None.
+    """``workers``, or the number of this process's cores if None.
 
     Raises:
-      UsageError: for less than one.
+      UsageError: if less than one.
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -37,13 +37,13 @@ def run_tasks(
     """Calls ``done(work(task))`` for every task, in the order of the tasks.
 
     Args:
-      work: runs in the workers, any of them; it must not depend on the tasks before.
-      tasks: taken one by one, in this process, when a worker is free. Sent to it, so picklable.
+      work: runs in any of the workers; must not depend on earlier tasks.
+      tasks: picklable; taken one by one in this process when a worker is idle.
       done: runs in this process.
-      workers: how many; 1 does everything in this process.
+      workers: number of processes; 1 runs everything in this process.
 
     Raises:
-      UsageError: out of ``work``, or where a worker was killed.
+      UsageError: raised by ``work``, or if a worker was killed.
       RuntimeError: for any other error of ``work``, with its traceback.
     """
     if workers == 1 or "fork" not in multiprocessing.get_all_start_methods():
@@ -90,7 +90,7 @@ class _Team:
         self.idle = list(self._pipes)
 
     def send(self, task: tuple[int, Any]) -> None:
-        """Gives a task to a worker that is idle."""
+        """Sends a task to an idle worker."""
         pipe = self.idle.pop()
         try:
             pipe.send(task)
@@ -98,7 +98,7 @@ class _Team:
             raise self._killed(pipe) from error
 
     def receive(self) -> list[tuple[int, Any]]:
-        """Waits for the result of at least one worker; (number of the task, result) of each."""
+        """Waits for at least one result; returns (task number, result) pairs."""
         results = []
         for pipe in wait([pipe for pipe in self._pipes if pipe not in self.idle]):
             try:
@@ -112,7 +112,7 @@ class _Team:
         return results
 
     def end(self) -> None:
-        """Ends every process, whatever it does."""
+        """Terminates all processes."""
         for process in self._processes:
             process.terminate()
         for process in self._processes:
@@ -124,18 +124,18 @@ class _Team:
         process = self._processes[self._pipes.index(pipe)]
         process.join()
         if process.exitcode >= 0:
-            return RuntimeError(f"a worker ended by itself (exit code {process.exitcode})")
+            return RuntimeError(f"a worker exited unexpectedly (exit code {process.exitcode})")
         return UsageError(
-            f"a worker was killed (exit code {process.exitcode}), most often because memory ran out; "
+            f"a worker was killed (exit code {process.exitcode}), most often for lack of memory; "
             "give fewer --workers, or more memory"
         )
 
 
 def _serve(work: Callable[[Any], Any], own: int, pipes: list[tuple[Connection, Connection]]):
-    """A worker: does what comes through its pipe until the pipe ends."""
-    # Ctrl-C reaches every process; the parent answers for all.
+    """A worker: runs the tasks from its pipe until the pipe is closed."""
+    # Ctrl-C reaches every process; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Only its own end of its own pipe stays open: so it sees the parent's end close, if only by death.
+    # Keep only its own end of its own pipe, so that the pipe closes when the parent dies.
     for number, (theirs, ours) in enumerate(pipes):
         theirs.close()
         if number != own:

@@ -1,4 +1,4 @@
-"""Shards of a prepared folder, over worker processes: the same bytes for any number of them."""
+"""Writes shards of a prepared folder in worker processes: the same bytes for any number of them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from loopctr_tf.features.records import WireColumn, serialize_rows, write_record
 from loopctr_tf.prepare.workers import run_tasks
 
 Piece = tuple[Mapping[str, WireColumn], Mapping[str, int]]
-"""Columns of some rows, and counts of what is in them, of which "rows" and "clicks" are needed."""
+"""(columns of some rows, counts with at least "rows" and "clicks")."""
 
 
 def write_shards(
@@ -25,14 +25,14 @@ def write_shards(
 
     Args:
       folder: of ``writer``.
-      writer: takes up the shards.
-      shards: (split, what the shard is made of), in their order; the latter goes to a worker.
-      pieces: makes of both the shard's rows, a part at a time; runs in a worker.
-      workers: processes.
-      progress: called with the rows of each shard.
+      writer: registers the shards.
+      shards: (split, content) in order; the content is sent to a worker.
+      pieces: makes a shard's rows from split and content, part by part; runs in a worker.
+      workers: number of processes.
+      progress: called with the number of rows of each shard.
 
     Returns:
-      The sums of all counts.
+      The summed counts.
     """
     numbers: Counter = Counter()
     total: Counter = Counter()

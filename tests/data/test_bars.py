@@ -8,18 +8,18 @@ import pyarrow as pa
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import Wanted
+from loopctr_tf.prepare.reading import WantedColumn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
 
 from bars import BarsRows, ByTime, LastRows, LongestHistory
 
 WANTED = [
-    Wanted("label", "binary", required=True),
-    Wanted("user", "string", required=True),
-    Wanted("time", "int64", required=True),
-    Wanted("item", "string"),
-    Wanted("past", "string", separator="^"),
+    WantedColumn("label", "binary", required=True),
+    WantedColumn("user", "string", required=True),
+    WantedColumn("time", "int64", required=True),
+    WantedColumn("item", "string"),
+    WantedColumn("past", "string", separator="^"),
 ]
 TRAIN = [
     # label, user, time, item, past
@@ -112,7 +112,7 @@ def test_rules_see_all_batches_before_they_choose():
 def test_other_rows_than_published_are_said_once_and_kept(folder):
     said = []
     rows = BarsRows(
-        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, say=said.append
+        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, warn=said.append
     )
     for split in ("train", "valid", "test", "train"):
         list(rows.batches(split))

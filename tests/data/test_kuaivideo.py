@@ -56,7 +56,7 @@ def raw(tmp_path):
 
 def prepared(raw, out="out", **settings):
     said = []
-    settings = {"min_count": 1, "workers": 1, "say": said.append, **settings}
+    settings = {"min_count": 1, "workers": 1, "warn": said.append, **settings}
     stats = recipe.prepare(raw, raw.parent / out, **settings)
     return raw.parent / out, stats, said
 

@@ -28,7 +28,7 @@ def write(folder, name, header, rows):
 
 def prepared(raw, out="out", **settings):
     said = []
-    settings = {"min_count": 1, "workers": 1, "say": said.append, **settings}
+    settings = {"min_count": 1, "workers": 1, "warn": said.append, **settings}
     stats = recipe.prepare(raw, raw.parent / out, **settings)
     return raw.parent / out, stats, said
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from loopctr_tf.prepare.converting import Converter
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 
 N = "not a number"
 W = "not a whole number"
@@ -49,9 +49,9 @@ CELLS = [
 
 def convert(array, **wanted):
     """(values, {reason: rows}) of an array."""
-    values, problems = Converter(Wanted("c", **wanted), limit=8000)(array)
+    values, problems = Converter(WantedColumn("c", **wanted), limit=8000)(array)
     values.validate(full=True)
-    assert values.type == Wanted("c", **wanted).arrow_type
+    assert values.type == WantedColumn("c", **wanted).arrow_type
     return values.to_pylist(), {p.reason: np.flatnonzero(rows).tolist() for p, rows in problems}
 
 

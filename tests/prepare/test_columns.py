@@ -6,12 +6,12 @@ import pytest
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.prepare.columns import Column, ColumnBuilder, flat_spans
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 
 
 def built(kind: str, *batches, many: bool = False) -> Column:
     """The column of batches of plain values."""
-    builder = ColumnBuilder(Wanted("x", kind, many=many))
+    builder = ColumnBuilder(WantedColumn("x", kind, many=many))
     arrow = {
         "string": pa.string(),
         "int64": pa.int64(),
@@ -88,5 +88,5 @@ def test_text_can_be_seen_as_numbers_and_numbers_as_text():
 
 @pytest.mark.parametrize("kind", ["int64", "float32"])
 def test_text_that_is_no_number_is_refused(kind):
-    with pytest.raises(UsageError, match="column 'x' is wanted as text and as numbers, and holds"):
+    with pytest.raises(UsageError, match="column 'x' is needed both as text and as"):
         built("string", ["4", "four"]).as_type(kind, "x")

@@ -5,9 +5,9 @@ import pytest
 from loopctr_tf.errors import UsageError
 from loopctr_tf.prepare.loading import load_table
 from loopctr_tf.prepare.rejects import Problem, Rejects
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 
-WANTED = [Wanted("user", "string", required=True), Wanted("price", "float32")]
+WANTED = [WantedColumn("user", "string", required=True), WantedColumn("price", "float32")]
 ODD = Problem("odd", "make it even")
 
 
@@ -57,7 +57,7 @@ def test_nothing_to_use_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("user,price\n,1\n,2\n")
     with (
         Rejects(tmp_path / "rejected.csv") as rejects,
-        pytest.raises(UsageError, match=r"--events .*a\.csv has no row to use \(2 rows are bad\)"),
+        pytest.raises(UsageError, match=r"--events .*a\.csv has no usable row \(2 rows are bad\)"),
     ):
         load([tmp_path / "a.csv"], rejects)
 

@@ -4,7 +4,7 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.plan import Source, make_plan
 from loopctr_tf.prepare.rules import read_rules
-from loopctr_tf.prepare.wanted import Wanted
+from loopctr_tf.prepare.wanted import WantedColumn
 from tests.prepare.logs import negatives_dict, schema_dict
 
 HAVE = {
@@ -23,7 +23,7 @@ def plan(values=None, have=HAVE, change=None):
     return make_plan(schema, read_rules(build, schema), have)
 
 
-def wanted(found, table) -> dict[str, Wanted]:
+def wanted(found, table) -> dict[str, WantedColumn]:
     return {column.name: column for column in found.wanted[table]}
 
 
@@ -43,16 +43,16 @@ def test_only_what_is_needed_is_read():
     found = plan()
     events = wanted(found, "events")
     assert set(events) == {"user_id", "item_id", "time", "kind", "rating", "device", "affinity"}
-    assert events["time"] == Wanted("time", "time", required=True)
-    assert events["user_id"] == Wanted("user_id", "string", required=True)
+    assert events["time"] == WantedColumn("time", "time", required=True)
+    assert events["user_id"] == WantedColumn("user_id", "string", required=True)
     # A label needs its column, a condition on rows does not; text is stronger than a number.
-    assert events["rating"] == Wanted("rating", "string", required=True)
-    assert events["kind"] == Wanted("kind", "string")
-    assert events["device"] == Wanted("device", "int64")
+    assert events["rating"] == WantedColumn("rating", "string", required=True)
+    assert events["kind"] == WantedColumn("kind", "string")
+    assert events["device"] == WantedColumn("device", "int64")
     items = wanted(found, "items")
-    assert items["item_id"] == Wanted("item_id", "string", required=True)
-    assert items["tags"] == Wanted("tags", "string", many=True)
-    assert wanted(found, "users")["age"] == Wanted("age", "float32")
+    assert items["item_id"] == WantedColumn("item_id", "string", required=True)
+    assert items["tags"] == WantedColumn("tags", "string", many=True)
+    assert wanted(found, "users")["age"] == WantedColumn("age", "float32")
 
 
 def test_a_column_of_the_events_goes_before_that_of_a_table():
@@ -68,7 +68,7 @@ def test_a_column_of_the_events_goes_before_that_of_a_table():
 def test_the_label_column_is_read_where_there_is_no_rule():
     have = {**HAVE, "events": [*HAVE["events"], "label"]}
     found = plan(schema_dict(label=None), have)
-    assert wanted(found, "events")["label"] == Wanted("label", "binary", required=True)
+    assert wanted(found, "events")["label"] == WantedColumn("label", "binary", required=True)
     assert "label" not in wanted(plan(negatives_dict(), have), "events")
 
 
@@ -93,7 +93,9 @@ def test_a_whole_number_that_is_also_a_number_is_read_as_text():
 
 def test_separators_go_to_their_columns():
     found = plan(schema_dict(columns={"tags": {"separator": "|"}}))
-    assert wanted(found, "items")["tags"] == Wanted("tags", "string", separator="|", many=True)
+    assert wanted(found, "items")["tags"] == WantedColumn(
+        "tags", "string", separator="|", many=True
+    )
 
 
 def test_a_column_for_the_split_is_required():
@@ -156,17 +158,17 @@ MISTAKES = [
     (
         HAVE,
         lambda values: values["build"].update(label=None),
-        "label: --events has no column 'label'; add it, or say with build: label",
+        "label: --events has no column 'label'; add it, or define it with build: label",
     ),
     (
         HAVE,
         lambda values: values["build"].update(item=None),
-        "--items is given and build has no item, the column it is joined by",
+        "--items needs build: item, the column it is joined by",
     ),
     (
         HAVE,
         lambda values: values["build"].update(columns={"kind": {"separator": "|"}}),
-        "build: columns: 'kind' is no column of a multi-valued feature or field; drop it",
+        "build: columns: 'kind' is not the column of a multi-valued feature or field; drop it",
     ),
     (
         HAVE,
@@ -194,7 +196,5 @@ def test_sampled_items_need_a_table_for_their_features():
     def number(values):
         values["features"][0] = {"name": "item_id", "type": "numeric", "side": "item"}
 
-    with pytest.raises(
-        UsageError, match="'item_id' is the item that negatives are sampled of; make"
-    ):
+    with pytest.raises(UsageError, match="'item_id' is the item to sample negatives from; make"):
         plan(negatives_dict(), change=number)

@@ -124,13 +124,13 @@ def test_impressions_with_a_label(tmp_path, name):
         "split": {"by": "time", "valid": 0.1, "test": 0.1},
     }
     for line in (
-        "# Proposed by `loopctr schema init` after a look at all 2,000 rows of the events.",
+        "# Proposed by `loopctr schema init` from all 2,000 rows of the events.",
         "label: is_click  # by its name; it holds 0 and 1",
-        "# - session_id: by its name of one session or request: is it known before, and again later?",
+        "# - session_id: by its name, an id of a session or request: does it occur again later?",
         "# - platform: always 'web'",
-        "# - dwell_ms: by its name known only after the user answered",
-        "# - class: not a name that an input of a model can have: rename it",
-        "# - comment: another value in every row",
+        "# - dwell_ms: by its name, known only after the user's response",
+        "# - class: not a valid name of a model input: rename it",
+        "# - comment: different in every row",
         "  - {name: age, type: numeric, side: user}",
     ):
         assert line in text.splitlines()
@@ -163,9 +163,7 @@ def test_clicks_alone_have_sampled_negatives_and_item_features_of_the_item_table
     assert sum(stats["clicks"].values()) == ROWS
     assert sum(stats["rows"].values()) == 5 * ROWS
     no_key = save(tmp_path / "i.csv", {"item": [1], "year": [2]})
-    with pytest.raises(
-        UsageError, match=r"no column 'movie_id', which seems to be.*are item, year$"
-    ):
+    with pytest.raises(UsageError, match=r"no column 'movie_id', the item column.*are item, year;"):
         proposed(events, no_key)
 
 
@@ -312,10 +310,10 @@ def test_odd_names_missing_values_and_bad_rows(tmp_path):
     columns["user_id"] = [None if r == 7 else u for r, u in enumerate(columns["user_id"])]
     path = save(tmp_path / "e.parquet", {**columns, "where": pa.array([{"x": 1}] * ROWS)})
     text, _, schema = proposed(path)
-    assert "1 rows have none: use --skip-bad, or fill them in" in text
-    assert "# - where: struct<x: int64>, of which no feature can be made" in text
-    assert "# - brand name: not a name that an input of a model can have: rename it" in text
-    assert "# - City: a column of that name is there already" in text
+    assert "1 rows: use --skip-bad, or fill them in" in text
+    assert "# - where: struct<x: int64>, which cannot be a feature" in text
+    assert "# - brand name: not a valid name of a model input: rename it" in text
+    assert "# - City: another column has this name" in text
     assert "; 25% missing" in text
     assert described(schema)["yes"] == ("categorical", "context", "yes")
     assert '"yes": {dtype: int64' in text
@@ -329,7 +327,7 @@ def test_only_the_beginning_is_read(tmp_path):
     columns["device"] = [1, 2] * 500 + list(range(1000))
     path = save(tmp_path / "e.parquet", columns)
     text, _, _ = proposed(path, rows=1000)
-    assert "after a look at the first 1,000 rows of the events" in text
+    assert "from the first 1,000 rows of the events" in text
     assert "device: {dtype: int64, vocabulary: []}  # 2 values in the sample" in text
 
 
@@ -355,5 +353,5 @@ def test_a_table_without_user_item_or_time(tmp_path, drop, words):
 
 
 def test_no_rows_at_all(tmp_path):
-    with pytest.raises(UsageError, match="the events have no row that can be read"):
+    with pytest.raises(UsageError, match="no row of the events can be read"):
         propose_schema(save(tmp_path / "e.csv", {name: [] for name in log()}))

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import Rejects, TableReader, Wanted, data_files
+from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn, data_files
 
 WANTED = (
-    Wanted("user", "string", required=True),
-    Wanted("item", "int64"),
-    Wanted("time", "time", required=True),
-    Wanted("label", "binary", required=True),
-    Wanted("price", "float32"),
-    Wanted("tags", "string", separator="|"),
+    WantedColumn("user", "string", required=True),
+    WantedColumn("item", "int64"),
+    WantedColumn("time", "time", required=True),
+    WantedColumn("label", "binary", required=True),
+    WantedColumn("price", "float32"),
+    WantedColumn("tags", "string", separator="|"),
 )
 HEADER = "price,user,item,more,time,label,tags\n"
 ROWS = "0.5,u1,7,x,10,1,a|b\n,u2,,y,11,0,\n1e2,é,-9,z,12,1,c\n"
@@ -35,7 +35,7 @@ TABLE = {
 def write(path, text: str | bytes):
     """Writes text to a file, packed where its name ends in .gz; returns the path."""
     data = text.encode() if isinstance(text, str) else text
-    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
 
@@ -89,10 +89,10 @@ def test_other_delimiters_and_no_header(tmp_path):
     for delimiter in ";\t|":
         text = (HEADER + ROWS).replace("|", "/").replace(",", delimiter)
         path = write(tmp_path / "f.csv", "\ufeff\n" + text)
-        wanted = (*WANTED[:5], Wanted("tags", "string", separator="/"))
+        wanted = (*WANTED[:5], WantedColumn("tags", "string", separator="/"))
         assert read(path, wanted) == TABLE
         assert read(path, wanted, delimiter=delimiter) == TABLE
-    with pytest.raises(UsageError, match=r"more,time,label,tags alone: is another character the d"):
+    with pytest.raises(UsageError, match=r"more,time,label,tags only: is the delimiter another"):
         read(tmp_path / "e.csv", delimiter=";")
     for delimiter in ("::", "", "\n", '"', "é"):
         with pytest.raises(UsageError, match=r"delimiter is .*; give one character"):
@@ -101,7 +101,7 @@ def test_other_delimiters_and_no_header(tmp_path):
 
 def test_without_quoting_a_quote_is_a_character(tmp_path):
     path = write(tmp_path / "e.csv", 'user,title\nu1,"7"" tape\nu2,a "b" c\n')
-    wanted = (Wanted("user", "string"), Wanted("title", "string"))
+    wanted = (WantedColumn("user", "string"), WantedColumn("title", "string"))
     expected = {"user": ["u1", "u2"], "title": ['"7"" tape', 'a "b" c']}
     assert read(path, wanted, quoting=False) == expected
     with pytest.raises(UsageError, match=r"row 1 \(line 2\), column 'title': line break in a val"):
@@ -139,10 +139,10 @@ def test_rows_of_many_bytes_come_in_smaller_batches(tmp_path, monkeypatch):
     names = [f"{index:01000d}" for index in range(50)]
     table = pa.table({"user": names, "item": range(50)})
     pq.write_table(table, path, use_dictionary=False, row_group_size=40)
-    sizes = [len(t) for t in TableReader(path, [Wanted("user", "string")])]
+    sizes = [len(t) for t in TableReader(path, [WantedColumn("user", "string")])]
     assert sizes == [9, 9, 9, 9, 4, 8, 2]  # Each group has some bytes of its own.
-    assert [len(t) for t in TableReader(path, [Wanted("item", "int64")])] == [40, 10]
-    assert read(path, [Wanted("user", "string")])["user"] == names
+    assert [len(t) for t in TableReader(path, [WantedColumn("item", "int64")])] == [40, 10]
+    assert read(path, [WantedColumn("user", "string")])["user"] == names
 
 
 def test_several_files_and_folders(tmp_path):
@@ -153,7 +153,7 @@ def test_several_files_and_folders(tmp_path):
     write(folder / "1.csv.gz", "n,user\n1,u3\n")
     for name in ("_SUCCESS", ".2.parquet.crc"):
         write(folder / name, "")
-    wanted = [Wanted("user", "string")]
+    wanted = [WantedColumn("user", "string")]
     assert data_files([first, folder]) == [first, folder / "1.csv.gz", folder / "2.parquet"]
     assert read([str(first), folder], wanted) == {"user": ["u1", "u2", "u3", "u4"]}
     assert read(folder, wanted) == {"user": ["u3", "u4"]}
@@ -166,15 +166,11 @@ def test_several_files_and_folders(tmp_path):
     ("name", "data", "words"),
     [
         ("e.csv", b"", "e.csv' is empty; leave it out, or write it again"),
-        ("e.csv", b"\n\n", "has no line that names its columns; write one, or give"),
-        ("e.csv", b"uS\xffer,time\n", "the line that names the columns is not UTF-8 text"),
-        (
-            "e.csv",
-            gzip.compress(b"user\n", mtime=0),
-            "e.csv' is gzip; give it a name that ends in .gz",
-        ),
-        ("e.csv.gz", b"user\nu1\n", "is no sound gzip (Not a gzipped file (b'us')); what follows"),
-        ("e.csv.gz", gzip.compress(b"user\n" * 9, mtime=0)[:8], "the gzip data were cut short"),
+        ("e.csv", b"\n\n", "has no header; write one, or give"),
+        ("e.csv", b"uS\xffer,time\n", "the header is not UTF-8"),
+        ("e.csv", gzip.compress(b"user\n", mtime=0), "e.csv' is gzip; give it a name that ends in .gz"),
+        ("e.csv.gz", b"user\nu1\n", "is not a valid gzip file (Not a gzipped file (b'us')); what"),
+        ("e.csv.gz", gzip.compress(b"user\n" * 9, mtime=0)[:8], "the gzip data is truncated"),
         ("e.csv", b"User,item\n", "e.csv' has no column 'user'; its columns are User, item"),
         ("e.csv", b"user,item,user\n", "has column 'user' more than once; keep one"),
         ("e.csv", b'"user\nu1\nu2\n', "record of line 1 is not closed"),
@@ -184,24 +180,26 @@ def test_several_files_and_folders(tmp_path):
 def test_a_file_that_is_none(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError, match=re.escape(words)) as raised:
-        TableReader(tmp_path / name, [Wanted("user", "string")])
+        TableReader(tmp_path / name, [WantedColumn("user", "string")])
     assert "\n" not in str(raised.value)
 
 
 def test_paths_that_hold_no_data(tmp_path):
     def refused(paths, words):
         with pytest.raises(UsageError, match=re.escape(words)):
-            TableReader(paths, [Wanted("user", "string")])
+            TableReader(paths, [WantedColumn("user", "string")])
 
     refused(tmp_path / "e.csv", "e.csv' does not exist; name a Parquet or CSV file")
     refused([], "no files are named")
     refused(tmp_path, "holds no Parquet or CSV file; name another")
     write(tmp_path / "a.csv", "user\n")
     write(tmp_path / "notes.txt", "user\n")
-    refused(tmp_path, "holds 'notes.txt', which is no Parquet or CSV file; name the files themsel")
+    refused(
+        tmp_path, "holds 'notes.txt', which is not a Parquet or CSV file; name the files themsel"
+    )
     (tmp_path / "notes.txt").unlink()
     (tmp_path / "day=1").mkdir()
-    refused(tmp_path, "holds 'day=1', which is no Parquet or CSV file")
+    refused(tmp_path, "holds 'day=1', which is not a Parquet or CSV file")
 
 
 LISTS = pa.array([[1]])
@@ -213,9 +211,9 @@ LISTS = pa.array([[1]])
         (
             LISTS,
             {"type": "int64"},
-            "holds lists (list<element: int64>) and one value is wanted; make",
+            "holds lists (list<element: int64>), but single values are needed; make",
         ),
-        (LISTS[0].values, {"type": "int64", "many": True}, "is int64 and should hold lists; store"),
+        (LISTS[0].values, {"type": "int64", "many": True}, "is int64, but lists are needed; store"),
         (pa.array([{"a": 1}]), {"type": "string"}, "is struct<a: int64>, which cannot be read as"),
         (pa.array([True]), {"type": "time"}, "is bool, which cannot be read as time"),
     ],
@@ -223,11 +221,11 @@ LISTS = pa.array([[1]])
 def test_a_type_that_cannot_be_converted(tmp_path, column, wanted, words):
     path = parquet(tmp_path / "e.parquet", c=column)
     with pytest.raises(UsageError, match=re.escape(words)):
-        TableReader(path, [Wanted("c", **wanted)])
+        TableReader(path, [WantedColumn("c", **wanted)])
 
 
 def test_a_type_that_changes_between_files(tmp_path):
-    wanted = [Wanted("c", "string")]
+    wanted = [WantedColumn("c", "string")]
     numbers = parquet(tmp_path / "n.parquet", c=[1, 2])
     fractions = parquet(tmp_path / "f.parquet", c=[3.0, np.nan])
     missing = parquet(tmp_path / "m.parquet", c=pa.nulls(1))
@@ -243,13 +241,13 @@ def test_a_type_that_changes_between_files(tmp_path):
 def test_mistakes_in_what_is_wanted(tmp_path):
     path = write(tmp_path / "e.csv", HEADER)
     with pytest.raises(UsageError, match="column 'user' is asked for twice"):
-        TableReader(path, [Wanted("user", "string"), Wanted("user", "int64")])
+        TableReader(path, [WantedColumn("user", "string"), WantedColumn("user", "int64")])
     with pytest.raises(UsageError, match="'user': type is 'text'; choose string, int64, float32"):
-        Wanted("user", "text")
+        WantedColumn("user", "text")
     with pytest.raises(UsageError, match="'t': time_unit is 'h'; choose s, ms, us, ns"):
-        Wanted("t", "time", unit="h")
+        WantedColumn("t", "time", unit="h")
     with pytest.raises(UsageError, match="'c': separator is empty"):
-        Wanted("c", "string", separator="")
+        WantedColumn("c", "string", separator="")
 
 
 # Bad rows.
@@ -406,10 +404,10 @@ def test_a_gzip_that_was_cut_short_or_damaged(tmp_path):
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF
     for data, words in (
-        (whole[:-1000], "the gzip data were cut short"),
-        (whole[:-4], "the gzip data were cut short"),
-        (bytes(damaged), "is no sound gzip"),
-        (whole + b"and more", "is no sound gzip"),
+        (whole[:-1000], "the gzip data is truncated"),
+        (whole[:-4], "the gzip data is truncated"),
+        (bytes(damaged), "is not a valid gzip file"),
+        (whole + b"and more", "is not a valid gzip file"),
     ):
         path = tmp_path / "e.csv.gz"
         path.write_bytes(data)

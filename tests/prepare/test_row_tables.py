@@ -149,7 +149,7 @@ def test_a_bad_row_is_named_by_split_and_number(tmp_path, workers):
 
 
 def test_what_cannot_be_fitted_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"^tables: 'zip' is not a table of the schema with"):
+    with pytest.raises(UsageError, match=r"^tables: 'zip' is not a table to be fitted"):
         prepare_rows(draft(), Frames(), tmp_path / "out", tables={"zip": {}}, workers=1)
     with pytest.raises(UsageError, match=r"^fixed: 'movie_id' is not a numeric feature or field"):
         prepare_rows(draft(), Frames(), tmp_path / "out", fixed=["movie_id"], workers=1)

@@ -123,7 +123,7 @@ MISTAKES = [
     ({"columns": {"tags": {}}}, "build: columns.tags: key 'separator' is missing; add it"),
     (
         {"tables": {"city": {}}},
-        "build: tables: 'city' is not a table of the schema with `vocabulary: []`, which are item",
+        "build: tables: 'city' is not a table to be fitted; tables with `vocabulary: []` are item",
     ),
     ({"tables": {"item": {"min_count": 0}}}, "build: tables.item: min_count is 0; give 1 or more"),
     (
@@ -137,7 +137,7 @@ MISTAKES = [
     ({"negatives": {"by": "uniform"}}, "build: negatives: key 'per_positive' is missing; add it"),
     (
         {"negatives": {"per_positive": 1}},
-        "build has both negatives and label; with negatives every",
+        "build has both negatives and label; with negatives all",
     ),
     (
         {"negatives": {"per_positive": 1, "by": "x"}},
@@ -149,7 +149,7 @@ MISTAKES = [
     ),
     (
         {"negatives": {"per_positive": 1}, "label": None},
-        "feature 'affinity' is a cross feature, which is not known of a sampled item; drop it, or",
+        "feature 'affinity' is a cross feature, which is unknown for sampled items; drop it, or",
     ),
     (
         {"negatives": {"per_positive": 1}, "item": None},
@@ -166,7 +166,7 @@ MISTAKES = [
     ),
     (
         {"split": {"by": "time", "valid": 0.5, "test": 0.5}},
-        "valid and test are 1; leave train some",
+        "valid and test sum to 1; leave a share to train",
     ),
     (
         {"split": {"by": "time", "valid_from": 1}},
@@ -188,7 +188,7 @@ MISTAKES = [
         {"split": {"by": "column", "column": "p"}},
         "build: split.column: key 'train' is missing; add it",
     ),
-    ({"sequences": {}}, "build: sequences: 'older' is missing; say which events go into it"),
+    ({"sequences": {}}, "build: sequences: 'older' is missing; define which events are in it"),
     (
         {"sequences": {**SEQUENCES, "more": {}}},
         "build: sequences.more: key 'fields' is missing; add it",
@@ -207,7 +207,7 @@ MISTAKES = [
     ),
     (
         {"sequences": CYCLE},
-        "build: sequences: 'older' stands before itself, through 'clicks'; let one of",
+        "build: sequences: 'older' is before itself, through 'clicks'; remove before from",
     ),
 ]
 
@@ -228,5 +228,7 @@ def test_rules_are_read_with_their_schema(tmp_path):
     assert schema == Schema.load(path)
     values = {name: value for name, value in PLAIN.items() if name != "build"}
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(UsageError, match="has no section `build`, which says how rows are made"):
+    with pytest.raises(
+        UsageError, match="has no section `build`, which defines how events become rows"
+    ):
         load_rules(path)

@@ -194,6 +194,6 @@ def test_too_many_values_in_a_cell_are_refused(tmp_path):
     with pytest.raises(UsageError) as error:
         load_rows(tmp_path, schema, (events, items, users))
     assert str(error.value) == (
-        "column 'tags' of --items has up to 4 values in a cell and feature 'tags' max_values 3; raise "
-        "max_values or keep fewer"
+        "column 'tags' of --items has up to 4 values in a cell; max_values of feature 'tags' is 3; "
+        "raise it, or store fewer"
     )

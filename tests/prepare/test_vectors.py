@@ -114,9 +114,9 @@ def test_whole_numbers_have_vectors(tmp_path):
         ({"place": (IDS, ARRAY)}, "vectors of table 'place' need a table .* these are movie"),
         (
             {"movie": ([*IDS[:3], "m9"], ARRAY)},
-            ".*'movie': a value is there twice; keep one row .*",
+            ".*'movie': repeated value; keep one row .*",
         ),
-        ({"movie": ([1, 2, 3, 4], ARRAY)}, ".*'movie': the values are no string .*"),
+        ({"movie": ([1, 2, 3, 4], ARRAY)}, ".*'movie': the values are not string .*"),
         (
             {"movie": (IDS[:3], ARRAY)},
             r".*'movie' have the shape \[4, 2\]; give one row for .* 3 .*",

@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_is_told():
         return task
 
     with pytest.raises(
-        UsageError, match=r"a worker was killed \(exit code -9\), most often because"
+        UsageError, match=r"a worker was killed \(exit code -9\), most often for lack"
     ):
         results(work, range(4), 2)
 
