@@ -23,7 +23,7 @@ from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.conftest import command
 from tests.factories import tiny_config
 
-LEAST = {"dim": 4, "heads": 1, "ffn_dim": 4, "experts": 2, "loops": 1, "num_queries": 1}
+LEAST = {"dim": 4, "heads": 1, "ffn_dim": 4, "experts": 2, "loops": 1, "streams": 1}
 SMALL = [f"--set={name}={value}" for name, value in LEAST.items()]
 SMALL += ["--set=active_experts=1", "--set=tower_units=[4]", "--set=loop_execution=unrolled"]
 SIZES = ["--history=3", "--batch-size=4", "--seconds=0"]
