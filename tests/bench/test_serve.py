@@ -22,7 +22,7 @@ def bench(*arguments):
 
 @pytest.fixture(scope="module")
 def report():
-    sizes = ("--history", "2+3", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
+    sizes = ("--history", "2", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
     return json.loads(bench(*sizes, "--seconds", "0", "--json").stdout)
 
 
@@ -59,9 +59,9 @@ def test_grpc_and_callers_are_measured(report):
 def test_sizes_of_exports_and_states(report):
     (export,) = report["exports"]
     assert 0 < export["zero_loop_bytes"] < export["bytes"]
-    # 2 recent events and a query: a mask of 3; keys and values of 3 x 4 at each depth; at one loop
-    # two streams of two user tokens; the tower's 4.
-    wanted = {0: 3 + 4 * (2 * 3 * 4 + 4), 1: 3 + 4 * (2 * 2 * 3 * 4 + 2 * 2 * 4 + 4)}
+    # 2 events: a mask of 2; keys and values of 2 x 4 at each depth; at one loop two user
+    # tokens; the tower's 4.
+    wanted = {0: 2 + 4 * (2 * 2 * 4 + 4), 1: 2 + 4 * (2 * 2 * 2 * 4 + 2 * 4 + 4)}
     assert {row["loops"]: row["bytes"] for row in report["state_bytes"]} == wanted
 
 
