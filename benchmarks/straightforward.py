@@ -117,13 +117,10 @@ def compare(config, execution: ExecutionConfig, history, batch_size, table_optim
 def text(found) -> str:
     """For people."""
     rows = [{"step": name, **found[name]} for name in ("straightforward", "library")]
-    columns = {
-        "step": "{step}",
-        "examples/s": "{examples_per_s:.1f}",
-        "p50 ms": "{p50_ms:.0f}",
-        "steps": "{calls}",
-        "share of the matrix-product rate": "{share_of_matmul_rate:.1%}",
-    }
+    columns = (
+        "step {step}; examples/s {examples_per_s:.1f}; p50 ms {p50_ms:.0f}; steps {calls}; "
+        "share of the matrix-product rate {share_of_matmul_rate:.1%}"
+    )
     rates = found["library"]
     return "\n".join(
         [

@@ -139,8 +139,7 @@ def bench_hostile(
 ) -> dict[str, Any]:
     """Sends every hostile request once to each signature for Predict that needs no user's state.
 
-    ``schema`` is that of the export, to spoil tf.Examples as well; with ``repairs`` the export repairs
-    bad input, so that impossible values are answered.
+    The export's ``schema`` is needed to spoil tf.Examples; with ``repairs`` it repairs bad input.
 
     Returns:
       ``target``, ``requests``, ``signatures`` and ``problems``: a line for each request that was
@@ -152,8 +151,8 @@ def bench_hostile(
         for name, payload in good.items():
             say(name)
             before = status_of(endpoint.call(channel), payload, FIRST_S)
-            signature = requests.signatures[name]
-            for what, method, message, wanted in spoilt(payload, signature, repairs):
+            cases = spoilt(payload, requests.signatures[name], repairs)
+            for what, method, message, wanted in cases:
                 code, details = status_of(endpoint.call(channel, method), message)
                 sent += 1
                 if code is not wanted:

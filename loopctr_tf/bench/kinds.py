@@ -63,24 +63,16 @@ _TYPES = {
 _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
 
 # The operations of activations and softmax, forward and backward, are in a scope of that name.
-_SCOPES = {
-    "gelu": ACTIVATION,
-    "silu": ACTIVATION,
-    "softplus": ACTIVATION,
-    "softmax": SOFTMAX,
-}
+_SCOPES = {"gelu": ACTIVATION, "silu": ACTIVATION, "softplus": ACTIVATION, "softmax": SOFTMAX}
 _FUSED = re.compile(r"^_*(Mkl|Onednn|OneDnn)?(Native)?(Fused)?(?=[A-Z])")
 _ORDINAL = re.compile(r"(_\d+|_grad)+$")
 
 
 def kind_of(node: str, operation: str, scopes: Mapping[str, str] | None = None) -> str:
-    """The kind of an operation.
+    """The kind of a ``node`` such as ``loopctr/ffn/Gelu/mul`` with type ``operation``.
 
-    Args:
-      node: its name in the graph, e.g. ``loopctr/loop_block/ffn/Gelu/mul``.
-      operation: its type, e.g. ``Mul``; its replacement after graph rewriting, such as
-        ``_MklFusedMatMul``, has the same kind.
-      scopes: part of a name -> kind of all operations with it, e.g. an optimizer's name.
+    What graph rewriting puts in its place, such as ``_MklFusedMatMul``, has the same kind. ``scopes``
+    are parts of names with the kind of all operations under them, e.g. an optimizer's.
     """
     parts = {_ORDINAL.sub("", part).lower() for part in node.split("/")[:-1]}
     for scope, kind in (scopes or {}).items():

@@ -1,9 +1,10 @@
 """Where the time of a call goes, by kind of operation, from a profile of TensorFlow."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import pandas as pd
 
 from loopctr_tf.bench.kinds import kind_of
 from loopctr_tf.bench.trace import Event, record
@@ -40,25 +41,27 @@ def where_time_goes(
       (likewise, the first 15 types), ``on_gpu`` and ``note``. No rows where nothing was recorded.
     """
     trace = record(call, calls)
-    times: Counter[tuple[str, str]] = Counter()
-    counts: Counter[tuple[str, str]] = Counter()
-    for line in trace.lines:
-        for event, own in own_times(line):
-            key = kind_of(event.node, event.operation, scopes), event.operation
-            times[key] += own
-            counts[key] += 1
-    total = sum(times.values())
-    covered = _covered(event for line in trace.lines for event in line)
+    events = [
+        (kind_of(event.node, event.operation, scopes), event.operation, own / 1e9 / calls)
+        for line in trace.lines
+        for event, own in own_times(line)
+    ]
+    frame = pd.DataFrame(events, columns=["kind", "operation", "ms"]).astype({"ms": float})
+    total = float(frame["ms"].sum())
+    covered = _covered(event for line in trace.lines for event in line) / 1e9 / calls
+    call_ms = 1e3 * trace.seconds / calls
+    where = "streams of the GPU" if trace.on_gpu else "threads"
+    note = f"times are sums over {where}; operations that run at the same time count both"
     return {
         "calls": calls,
-        "call_ms": 1e3 * trace.seconds / calls,
-        "operation_ms": total / 1e9 / calls,
+        "call_ms": call_ms,
+        "operation_ms": total,
         "at_once": total / covered if covered else 0.0,
-        "idle_share": max(0.0, 1 - covered / 1e12 / trace.seconds),
+        "idle_share": max(0.0, 1 - covered / call_ms),
         "on_gpu": trace.on_gpu,
-        "note": _note(total, trace.on_gpu),
-        "kinds": _rows(times, counts, calls, ("kind",)),
-        "operations": _rows(times, counts, calls, ("kind", "operation"))[:_TOP],
+        "note": note if total else "the profiler recorded no operations",
+        "kinds": _rows(frame, calls, ["kind"]),
+        "operations": _rows(frame, calls, ["kind", "operation"])[:_TOP],
     }
 
 
@@ -84,27 +87,9 @@ def _covered(events) -> int:
     return covered
 
 
-def _rows(times, counts, calls: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Sums by the first or by both parts of the keys, the longest first."""
-    ms: Counter = Counter()
-    number: Counter = Counter()
-    for key, value in times.items():
-        ms[key[: len(names)]] += value / 1e9 / calls
-        number[key[: len(names)]] += counts[key] / calls
-    total = sum(ms.values())
-    return [
-        {
-            **dict(zip(names, key, strict=True)),
-            "share": value / total if total else 0.0,
-            "ms": value,
-            "count": number[key],
-        }
-        for key, value in ms.most_common()
-    ]
-
-
-def _note(total: int, on_gpu: bool) -> str:
-    if not total:
-        return "the profiler recorded no operations"
-    where = "streams of the GPU" if on_gpu else "threads"
-    return f"times are sums over {where}; operations that run at the same time count both"
+def _rows(frame: pd.DataFrame, calls: int, names: list[str]) -> list[dict[str, Any]]:
+    """Sums by the columns ``names``, the longest first."""
+    sums = frame.groupby(names, as_index=False).agg(ms=("ms", "sum"), count=("ms", "size"))
+    sums = sums.assign(share=sums["ms"] / sums["ms"].sum(), count=sums["count"] / calls)
+    sums = sums.sort_values("ms", ascending=False, kind="stable")
+    return sums[[*names, "share", "ms", "count"]].to_dict("records")

@@ -49,14 +49,10 @@ def bench_soak(
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Runs a soak of the embedded server, on this machine's loopback alone.
+    """Soaks an embedded server, on this machine's loopback alone, for ``seconds``.
 
-    Args:
-      exports: two folders of one schema that answer differently, made with ``--bad-input reject``.
-      seconds: of mixed requests; each client pauses for ``think_s`` on average between two.
-      clients: threads that send.
-      pause_s: between one change of versions and the next.
-      seed, say: of requests and their order; takes lines about progress.
+    ``exports`` are of one schema, answer differently and reject bad input. Versions change every
+    ``pause_s``; each client pauses for ``think_s`` on average between two requests.
 
     Returns:
       ``requests`` by status, ``swaps`` (seconds that each took), ``broken_versions`` refused,
@@ -166,7 +162,7 @@ class _Versions:
     def swap(self, export: int) -> None:
         """Publishes an export, waits until it alone is in service, and removes the others."""
         start, version = time.monotonic(), self._publish(export)
-        if self._reached(version, lambda serving, error: serving == {version}):
+        if self._reached(version, lambda now, error: now == {version}):
             self._newest = version
             self.swaps.append(time.monotonic() - start)
             for path in self.folder.iterdir():
@@ -176,8 +172,7 @@ class _Versions:
     def _refuse(self) -> None:
         """Publishes a broken version: it must be reported, and the one before it go on serving."""
         version = self._publish(0, broken=True)
-        reported = self._reached(version, lambda serving, error: error and self._newest in serving)
-        self.refused += reported
+        self.refused += self._reached(version, lambda now, error: error and self._newest in now)
 
     def _publish(self, export: int, broken: bool = False) -> int:
         """Puts a copy of an export into the folder under the next number, complete at once."""
@@ -185,14 +180,13 @@ class _Versions:
         hidden = self.folder / f".{version}"
         shutil.copytree(self._exports[export], hidden)
         if broken:
-            graph = hidden / "saved_model.pb"
-            os.truncate(graph, graph.stat().st_size // 2)
+            os.truncate(hidden / "saved_model.pb", 1000)
         self.export_of[version] = export
         hidden.rename(self.folder / str(version))
         return version
 
     def _reached(self, version: int, condition: Callable[[set[int], int], bool]) -> bool:
-        """Waits for what holds of the versions in service and the error code of ``version``."""
+        """Waits for a condition on the versions in service and the error code of ``version``."""
         request = get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = MODEL
         end, problem = time.monotonic() + _LOAD_S, f"version {version} did not reach its state"

@@ -6,17 +6,16 @@ from typing import Any
 import pandas as pd
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """A Markdown table.
+def table(rows: Sequence[Mapping[str, Any]], columns: str) -> str:
+    """A Markdown table of figures by name.
 
-    Args:
-      rows: figures by name.
-      columns: heading -> format, such as ``{"N": "{candidates:,}", "p50 ms": "{p50_ms:.1f}"}``.
+    ``columns`` are headings with formats, such as ``"N {candidates:,}; p50 ms {p50_ms:.1f}"``.
     """
-    cells = [[form.format(**row) for form in columns.values()] for row in rows]
+    heads, _, forms = zip(*(column.partition(" {") for column in columns.split("; ")), strict=True)
+    cells = [[("{" + form).format(**row) for form in forms] for row in rows]
     words = [any(cell[:1].isalpha() for cell in column) for column in zip(*cells, strict=True)]
-    align = ["left" if word else "right" for word in words or [True] * len(columns)]
-    frame = pd.DataFrame(cells, columns=list(columns))
+    align = ["left" if word else "right" for word in words or [True] * len(heads)]
+    frame = pd.DataFrame(cells, columns=list(heads))
     return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
 
 

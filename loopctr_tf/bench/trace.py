@@ -28,13 +28,10 @@ class Event(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A profile.
+    """A profile of calls that took ``seconds``.
 
-    Attributes:
-      lines: operations by thread, or by stream of a GPU, in the order of their start; of nested
-        operations the outer one first.
-      seconds: that the profiled calls took.
-      on_gpu: whether the lines are a GPU's.
+    ``lines`` are operations by thread, or by stream with ``on_gpu``, in the order of their start; of
+    nested operations the outer one first.
     """
 
     lines: list[list[Event]]
@@ -61,26 +58,22 @@ def record(call: Callable[[], object], calls: int) -> Trace:
 
 def read(space: xplane_pb2.XSpace, seconds: float) -> Trace:
     """The operations in a profile: those of a GPU if there are any, else the processor's."""
-    compiled = _compiled(space)
+    compiled = dict(_compiled(space))
     for prefix in (_GPU, "/host:CPU"):
-        lines = [
-            events
-            for plane in space.planes
-            if plane.name.startswith(prefix)
-            for line in plane.lines
-            if (events := sorted(_events(plane, line, compiled), key=lambda e: (e.start, -e.end)))
-        ]
-        if lines:
-            return Trace(lines, seconds, on_gpu=prefix == _GPU)
+        planes = [plane for plane in space.planes if plane.name.startswith(prefix)]
+        lines = [_events(plane, line, compiled) for plane in planes for line in plane.lines]
+        if any(lines):
+            return Trace([line for line in lines if line], seconds, on_gpu=prefix == _GPU)
     return Trace([], seconds, on_gpu=False)
 
 
-def _events(plane, line, compiled) -> Iterator[Event]:
+def _events(plane, line, compiled) -> list[Event]:
+    events = []
     for event in line.events:
-        found = _operation(plane, event, compiled)
-        if found:
+        if named := _operation(plane, event, compiled):
             start = line.timestamp_ns * 1000 + event.offset_ps
-            yield Event(start, start + event.duration_ps, *found)
+            events.append(Event(start, start + event.duration_ps, *named))
+    return sorted(events, key=lambda event: (event.start, -event.end))
 
 
 def _operation(plane, event, compiled) -> tuple[str, str] | None:
@@ -110,16 +103,13 @@ def _text(plane, stat) -> str:
     return stat.str_value or plane.stat_metadata[stat.ref_value].name
 
 
-def _compiled(space) -> dict[tuple[str, str], tuple[str, str]]:
-    """What XLA made of a graph: (module, instruction) -> (node, operation) that it stands for."""
-    found = {}
+def _compiled(space) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
+    """What XLA made of a graph: (module, instruction), (node, operation) that it stands for."""
     for plane in space.planes:
-        for about in plane.event_metadata.values():
-            for stat in about.stats:
-                if plane.stat_metadata[stat.metadata_id].name == "Hlo Proto":
-                    module = hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module
-                    found.update(_instructions(module))
-    return found
+        stats = (stat for about in plane.event_metadata.values() for stat in about.stats)
+        for stat in stats:
+            if plane.stat_metadata[stat.metadata_id].name == "Hlo Proto":
+                yield from _instructions(hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module)
 
 
 def _instructions(module) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:

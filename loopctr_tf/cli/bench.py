@@ -7,41 +7,29 @@ import click
 from loopctr_tf.cli.options import JSON, PREPARED, whole_numbers
 from loopctr_tf.errors import UsageError
 
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A setting of model or training, e.g. --set dim=32; see `loopctr train --help-config`.",
+
+def _option(name: str, default, what: str, kind=None):
+    return click.option(name, type=kind, default=default, show_default=True, help=what)
+
+
+def _seconds(default: float, what: str):
+    return _option("--seconds", default, what, click.FloatRange(0))
+
+
+def _batch_size(default: int, what: str):
+    return _option("--batch-size", default, what, click.IntRange(1))
+
+
+def _set(what: str):
+    return click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help=what)
+
+
+SET = _set("A setting of model or training, e.g. --set dim=32; see `loopctr train --help-config`.")
+HISTORY = _option("--history", 100, "Events of a made-up row.", click.IntRange(1))
+LONG_HISTORY = _option(
+    "--long-history", 0, "Older events of a made-up row, compressed.", click.IntRange(0)
 )
-HISTORY = click.option(
-    "--history",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="Events of a made-up row.",
-)
-LONG_HISTORY = click.option(
-    "--long-history",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Older events of a made-up row, compressed.",
-)
-
-
-def seconds_option(default: float, what: str):
-    """How long to measure."""
-    return click.option(
-        "--seconds", type=click.FloatRange(0), default=default, show_default=True, help=what
-    )
-
-
-def batch_size_option(default: int, what: str):
-    """Rows of a batch."""
-    return click.option(
-        "--batch-size", type=click.IntRange(1), default=default, show_default=True, help=what
-    )
+PATH = click.Path(path_type=Path)
 
 
 def _say(line: str) -> None:
@@ -49,9 +37,12 @@ def _say(line: str) -> None:
 
 
 def _show(found, as_json: bool, text) -> None:
+    """Prints a report; exit code 1 if it has problems."""
     from loopctr_tf.files import json_text
 
     click.echo(json_text(found) if as_json else text(found))
+    if found.get("problems"):
+        raise SystemExit(1)
 
 
 def _config(overrides):
@@ -82,23 +73,16 @@ def bench():
 
 
 @bench.command("serve")
-@click.option(
+@_option(
     "--history",
-    default="50,50+1024,100",
-    show_default=True,
-    help="Events of the histories: recent, or recent+long. gRPC is measured on the last.",
+    "50,50+1024,100",
+    "Events of the histories: recent, or recent+long. gRPC is measured on the last.",
 )
-@click.option("--candidates", default="100,500,2000", show_default=True, help="Numbers N.")
-@click.option("--loops", default="0,1,2,3", show_default=True, help="Depths.")
-@click.option("--clients", default="1,4,16", show_default=True, help="Concurrent callers.")
-@seconds_option(1.0, "For each figure.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A setting of the model, e.g. --set dim=32. Default: dim 64, ffn_dim 256.",
-)
+@_option("--candidates", "100,500,2000", "Numbers N.")
+@_option("--loops", "0,1,2,3", "Depths.")
+@_option("--clients", "1,4,16", "Concurrent callers.")
+@_seconds(1.0, "For each figure.")
+@_set("A setting of the model, e.g. --set dim=32. Default: dim 64, ffn_dim 256.")
 @JSON
 def bench_serving(history, candidates, loops, clients, seconds, overrides, as_json):
     """One user against N candidates: latency and candidates/s by path, depth, size and callers.
@@ -112,28 +96,21 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
     histories = [whole_numbers(part, "--history", "+") for part in history.split(",")]
     if max(map(len, histories)) > 2:
         raise UsageError(f"--history is {history!r}; give events such as 50 or 50+1024")
-    numbers = [
-        whole_numbers(text, name)
-        for text, name in ((candidates, "--candidates"), (loops, "--loops"), (clients, "--clients"))
-    ]
-    from loopctr_tf.bench.serve import Shape, bench_serve
-    from loopctr_tf.bench.texts import serve_tables
+    given = {"--candidates": candidates, "--loops": loops, "--clients": clients}
+    numbers = [whole_numbers(text, name) for name, text in given.items()]
+    from loopctr_tf.bench import serve, texts
 
-    shapes = [Shape(*sizes) for sizes in histories]
-    report = bench_serve(shapes, *numbers, seconds=seconds, settings=settings, say=_say)
-    _show(report, as_json, serve_tables)
+    shapes = [serve.Shape(*sizes) for sizes in histories]
+    report = serve.bench_serve(shapes, *numbers, seconds=seconds, settings=settings, say=_say)
+    _show(report, as_json, texts.serve_tables)
 
 
 @bench.command("train")
-@click.option(
-    "--prepared",
-    type=click.Path(path_type=Path),
-    help="Rows of a prepared folder; made up by default.",
-)
+@click.option("--prepared", type=PATH, help="Rows of a prepared folder; made up by default.")
 @HISTORY
 @LONG_HISTORY
-@batch_size_option(256, "Rows a step.")
-@seconds_option(10.0, "To measure for; five steps at least.")
+@_batch_size(256, "Rows a step.")
+@_seconds(10.0, "To measure for; five steps at least.")
 @SET
 @JSON
 def bench_training(prepared, history, long_history, batch_size, seconds, overrides, as_json):
@@ -150,23 +127,17 @@ def bench_training(prepared, history, long_history, batch_size, seconds, overrid
         from loopctr_tf.features.prepared import read_stats
 
         read_stats(prepared)
-    from loopctr_tf.bench.texts import train_text
-    from loopctr_tf.bench.train import bench_train
+    from loopctr_tf.bench import texts, train
 
-    found = bench_train(config, prepared, batch_size, history, long_history, seconds)
-    _show(found, as_json, train_text)
+    found = train.bench_train(config, prepared, batch_size, history, long_history, seconds)
+    _show(found, as_json, texts.train_text)
 
 
 @bench.command("tables")
-@click.option(
-    "--rows",
-    default="10000,1000000",
-    show_default=True,
-    help="Sizes of the item table, all in memory at once.",
-)
+@_option("--rows", "10000,1000000", "Sizes of the item table, all in memory at once.")
 @HISTORY
-@batch_size_option(256, "Rows a step.")
-@seconds_option(10.0, "For each size; five steps at least.")
+@_batch_size(256, "Rows a step.")
+@_seconds(10.0, "For each size; five steps at least.")
 @SET
 @JSON
 def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
@@ -181,19 +152,18 @@ def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
     """
     config = _config(overrides)
     sizes = whole_numbers(rows, "--rows")
-    from loopctr_tf.bench.table_sizes import bench_tables
-    from loopctr_tf.bench.texts import table_sizes_text
+    from loopctr_tf.bench import table_sizes, texts
 
-    report = bench_tables(config, sizes, batch_size, history, seconds, _say)
-    _show(report, as_json, table_sizes_text)
+    report = table_sizes.bench_tables(config, sizes, batch_size, history, seconds, _say)
+    _show(report, as_json, texts.table_sizes_text)
 
 
 @bench.command("score")
-@click.option("--batch-size", default="2048", show_default=True, help="Rows a call: 1,64,256,2048.")
-@click.option("--loops", default="0", show_default=True, help="Depths: 0,1,2,3.")
+@_option("--batch-size", "2048", "Rows a call: 1,64,256,2048.")
+@_option("--loops", "0", "Depths: 0,1,2,3.")
 @HISTORY
 @LONG_HISTORY
-@seconds_option(5.0, "For each figure; five calls at least.")
+@_seconds(5.0, "For each figure; five calls at least.")
 @SET
 @JSON
 def bench_scoring(batch_size, loops, history, long_history, seconds, overrides, as_json):
@@ -208,17 +178,16 @@ def bench_scoring(batch_size, loops, history, long_history, seconds, overrides, 
     config = _config(overrides)
     sizes = whole_numbers(batch_size, "--batch-size")
     depths = whole_numbers(loops, "--loops")
-    from loopctr_tf.bench.score import bench_score
-    from loopctr_tf.bench.texts import score_text
+    from loopctr_tf.bench import score, texts
 
-    report = bench_score(config, sizes, depths, history, long_history, seconds, _say)
-    _show(report, as_json, score_text)
+    report = score.bench_score(config, sizes, depths, history, long_history, seconds, _say)
+    _show(report, as_json, texts.score_text)
 
 
 @bench.command("input")
 @PREPARED
-@batch_size_option(512, "Rows a batch.")
-@seconds_option(10.0, "To measure for.")
+@_batch_size(512, "Rows a batch.")
+@_seconds(10.0, "To measure for.")
 @JSON
 def bench_reading(prepared, batch_size, seconds, as_json):
     """Reading, shuffling and parsing the training split of PREPARED, without a model.
@@ -228,10 +197,9 @@ def bench_reading(prepared, batch_size, seconds, as_json):
     from loopctr_tf.features.prepared import read_stats
 
     read_stats(prepared)
-    from loopctr_tf.bench.reading import bench_input
-    from loopctr_tf.bench.texts import input_text
+    from loopctr_tf.bench import reading, texts
 
-    _show(bench_input(prepared, batch_size, seconds), as_json, input_text)
+    _show(reading.bench_input(prepared, batch_size, seconds), as_json, texts.input_text)
 
 
 def _metadata(context, parameter, values):
@@ -241,24 +209,20 @@ def _metadata(context, parameter, values):
     return pairs
 
 
+_SCHEMA_HELP = "assets/schema.yaml of the export: known ids, and what tf.Examples hold."
+_METADATA = {"multiple": True, "callback": _metadata, "metavar": "NAME=VALUE"}
+
+
 def endpoint_options(command):
     """Which server, and how to call it; this machine's by default."""
     for option in (
-        click.option(
-            "--metadata", multiple=True, callback=_metadata, metavar="NAME=VALUE",
-            help="Sent with every call. Repeatable.",
-        ),
+        click.option("--metadata", **_METADATA, help="Sent with every call. Repeatable."),
         click.option("--tls", metavar="FILE", help="PEM file of authorities, or `system`."),
-        click.option("--timeout", default=10.0, show_default=True, help="Seconds a call."),
-        click.option(
-            "--schema", type=click.Path(path_type=Path),
-            help="assets/schema.yaml of the export: known ids, and what tf.Examples hold.",
-        ),
-        click.option("--name", default="loopctr", show_default=True, help="Model name."),
-        click.option(
-            "--target", default="127.0.0.1:8500", show_default=True, help="host:port of gRPC."
-        ),
-    ):  # fmt: skip
+        _option("--timeout", 10.0, "Seconds a call."),
+        click.option("--schema", type=PATH, help=_SCHEMA_HELP),
+        _option("--name", "loopctr", "Model name."),
+        _option("--target", "127.0.0.1:8500", "host:port of gRPC."),
+    ):
         command = option(command)
     return command
 
@@ -272,39 +236,25 @@ def _endpoint(target, name, schema, timeout, tls, metadata):
     return Endpoint(target, name, timeout, tls, metadata), schema
 
 
-def _verdict(report, as_json: bool, text) -> None:
-    """Prints a report; exit code 1 where it has problems."""
-    _show(report, as_json, text)
-    if report["problems"]:
-        raise SystemExit(1)
-
-
 @bench.command("load")
 @endpoint_options
-@click.option("--signature", default="rank_loop_0", show_default=True)
-@click.option(
+@_option("--signature", "rank_loop_0", "Its name.")
+@_option(
     "--candidates",
-    type=click.IntRange(1),
-    default=500,
-    show_default=True,
-    help="Of one user in a ranking request; rows of any other request.",
+    500,
+    "Of one user in a ranking request; rows of any other request.",
+    click.IntRange(1),
 )
-@click.option("--history", type=click.IntRange(0), default=100, show_default=True, help="Events.")
-@click.option("--clients", default="1,4,16", show_default=True, help="A measurement each.")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
-    default=30.0,
-    show_default=True,
-    help="Of a measurement.",
-)
+@_option("--history", 100, "Events.", click.IntRange(0))
+@_option("--clients", "1,4,16", "A measurement each.")
+@_option("--seconds", 30.0, "Of a measurement.", click.FloatRange(0, 3600, min_open=True))
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     help="Requests a second over all clients, in an open loop. Give enough clients: each has one "
     "request under way.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random features.")
+@_option("--seed", 0, "Of the random features.")
 @JSON
 def bench_server_load(
     signature, candidates, history, clients, seconds, rate, seed, as_json, **server
@@ -313,15 +263,13 @@ def bench_server_load(
 
     For example: loopctr bench load --signature rank_loop_0 --clients 32 --rate 200
     """
-    numbers = whole_numbers(clients, "--clients")
-    from loopctr_tf.bench.load import bench_load
-    from loopctr_tf.bench.texts import load_text
+    counts = whole_numbers(clients, "--clients")
+    from loopctr_tf.bench import load, texts
 
     endpoint, schema = _endpoint(**server)
-    report = bench_load(
-        endpoint, signature, candidates, history, numbers, seconds, rate, schema, seed, _say
-    )
-    _show(report, as_json, load_text)
+    sizes = (candidates, history, counts, seconds, rate)
+    report = load.bench_load(endpoint, signature, *sizes, schema=schema, seed=seed, say=_say)
+    _show(report, as_json, texts.load_text)
 
 
 @bench.command("hostile")
@@ -333,32 +281,19 @@ def bench_hostile_requests(repairs, as_json, **server):
 
     Give --target only for a server of your own. Exit code 1 says that an answer was wrong.
     """
-    from loopctr_tf.bench.hostile import bench_hostile
-    from loopctr_tf.bench.texts import hostile_text
+    from loopctr_tf.bench import hostile, texts
 
     endpoint, schema = _endpoint(**server)
-    _verdict(bench_hostile(endpoint, schema, repairs, _say), as_json, hostile_text)
+    _show(hostile.bench_hostile(endpoint, schema, repairs, _say), as_json, texts.hostile_text)
 
 
 @bench.command("soak")
-@click.argument("export_a", type=click.Path(path_type=Path))
-@click.argument("export_b", type=click.Path(path_type=Path))
-@click.option(
-    "--minutes",
-    type=click.FloatRange(0, 1440, min_open=True),
-    default=5.0,
-    show_default=True,
-    help="Of mixed requests.",
-)
-@click.option("--clients", type=click.IntRange(1, 256), default=6, show_default=True)
-@click.option(
-    "--pause",
-    type=click.FloatRange(0),
-    default=5.0,
-    show_default=True,
-    help="Seconds between changes of versions.",
-)
-@click.option("--seed", default=0, show_default=True)
+@click.argument("export_a", type=PATH)
+@click.argument("export_b", type=PATH)
+@_option("--minutes", 5.0, "Of mixed requests.", click.FloatRange(0, 1440, min_open=True))
+@_option("--clients", 6, "Concurrent callers.", click.IntRange(1, 256))
+@_option("--pause", 5.0, "Seconds between changes of versions.", click.FloatRange(0))
+@_option("--seed", 0, "Of requests and their order.")
 @JSON
 def bench_server_soak(export_a, export_b, minutes, clients, pause, seed, as_json):
     """Soak an embedded server with EXPORT_A and EXPORT_B as versions that take turns.
@@ -366,8 +301,8 @@ def bench_server_soak(export_a, export_b, minutes, clients, pause, seed, as_json
     Good and hostile requests are mixed, on this machine alone. Both exports are of one schema, have
     different weights and the default --bad-input reject. Exit code 1 says that something was wrong.
     """
-    from loopctr_tf.bench.soak import bench_soak
-    from loopctr_tf.bench.texts import soak_text
+    from loopctr_tf.bench import soak, texts
 
-    report = bench_soak([export_a, export_b], 60 * minutes, clients, pause, seed=seed, say=_say)
-    _verdict(report, as_json, soak_text)
+    exports = [export_a, export_b]
+    report = soak.bench_soak(exports, 60 * minutes, clients, pause, seed=seed, say=_say)
+    _show(report, as_json, texts.soak_text)

@@ -14,7 +14,7 @@ from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.bench.test_train import SMALL
 from tests.conftest import command
 
-SIZES = ["--history=4", "--batch-size=1,6", "--loops=0,1", "--seconds=0"]
+SIZES = ["--history=3", "--batch-size=1,6", "--loops=0,1", "--seconds=0"]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def report():
 def test_every_depth_and_size_once(report):
     rows = report["scoring"]
     assert [(row["batch_size"], row["loops"]) for row in rows] == [(1, 0), (1, 1), (6, 0), (6, 1)]
-    model = workload_model(4, 0, LoopCTRConfig.from_dict(report["settings"]))
+    model = workload_model(3, 0, LoopCTRConfig.from_dict(report["settings"]))
     ((one, _),) = made_up_batches(model.schema, 1)
     for row in rows:
         assert row["calls"] >= 5
@@ -51,13 +51,13 @@ def test_where_the_time_goes_by_depth(report):
 
 def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     several = score_text(report).split("\n\n")
-    assert several[0].startswith("Rows of 4 events scored one by one, in process")
+    assert several[0].startswith("Rows of 3 events scored one by one, in process")
     assert several[1].split()[:7] == ["|", "loops", "|", "rows", "|", "p50", "ms"]
     assert len(several[1].splitlines()) == 2 + 4
     heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
     assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]
     one = score_text({**report, "long_history": 5, "scoring": report["scoring"][:1]})
-    assert one.startswith("Rows of 4+5 events scored")
+    assert one.startswith("Rows of 3+5 events scored")
     assert "Where a call's time goes: " in one
     assert " ms a call | " in one
 

@@ -8,15 +8,13 @@ from click.testing import CliRunner
 from loopctr_tf.bench.texts import serve_tables
 from loopctr_tf.cli import cli
 from loopctr_tf.errors import UsageError
-
-SMALL = ["dim=8", "heads=2", "ffn_dim=8", "num_queries=2", "loop_execution=unrolled", "loops=1"]
+from tests.bench.test_train import SMALL
 
 
 def bench(*arguments):
-    settings = [part for setting in SMALL for part in ("--set", setting)]
     return CliRunner().invoke(
         cli,
-        ["bench", "serve", *settings, *arguments],
+        ["bench", "serve", *SMALL, *arguments],
         catch_exceptions=False,
         standalone_mode=False,
     )
@@ -24,7 +22,7 @@ def bench(*arguments):
 
 @pytest.fixture(scope="module")
 def report():
-    sizes = ("--history", "4+6", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
+    sizes = ("--history", "2", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
     return json.loads(bench(*sizes, "--seconds", "0", "--json").stdout)
 
 
@@ -61,9 +59,9 @@ def test_grpc_and_callers_are_measured(report):
 def test_sizes_of_exports_and_states(report):
     (export,) = report["exports"]
     assert 0 < export["zero_loop_bytes"] < export["bytes"]
-    # 4 recent events and 2 queries: a mask of 6; keys and values of 6 x 8 at each depth; at one loop
-    # two streams of two user tokens; the tower's 128.
-    wanted = {0: 6 + 4 * (2 * 6 * 8 + 128), 1: 6 + 4 * (2 * 2 * 6 * 8 + 2 * 2 * 8 + 128)}
+    # 2 events: a mask of 2; keys and values of 2 x 4 at each depth; at one loop two user
+    # tokens; the tower's 4.
+    wanted = {0: 2 + 4 * (2 * 2 * 4 + 4), 1: 2 + 4 * (2 * 2 * 2 * 4 + 2 * 4 + 4)}
     assert {row["loops"]: row["bytes"] for row in report["state_bytes"]} == wanted
 
 

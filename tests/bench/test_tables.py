@@ -8,7 +8,7 @@ def test_numbers_stand_right_and_words_left():
         {"name": "short", "count": 7, "share": 0.5},
         {"name": "longer", "count": 1200, "share": 1},
     ]
-    columns = {"kind": "{name}", "N": "{count:,}", "share": "{share:.0%}"}
+    columns = "kind {name}; N {count:,}; share {share:.0%}"
     assert table(rows, columns) == (
         "| kind   |     N |   share |\n"
         "|:-------|------:|--------:|\n"

@@ -81,7 +81,7 @@ def test_a_schema_gives_known_ids_and_a_seed_the_same_requests(server, schema):
 # The load generator.
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "regress", "rank_cached_loop_0"])
+@pytest.mark.parametrize("signature", ["regress", "rank_cached_loop_0"])
 def test_a_closed_loop(server, schema, signature):
     sizes = ("--candidates=7", "--history=3", "--clients=1,2", "--seconds=0.1", "--json")
     server = ("--target", server.target, "--schema", schema)

@@ -5,8 +5,15 @@ import json
 import numpy as np
 import pytest
 
+import loopctr_tf as lc
 from loopctr_tf.bench import kinds
-from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
+from loopctr_tf.bench.steps import (
+    TrainingSteps,
+    history_lengths,
+    made_up_batches,
+    padded_lengths,
+    prepared_batches,
+)
 from loopctr_tf.bench.texts import train_text
 from loopctr_tf.bench.train import bench_train
 from loopctr_tf.bench.workload import workload_model, workload_schema
@@ -16,12 +23,10 @@ from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.conftest import command
 from tests.factories import tiny_config
 
-SMALL = [
-    f"--set={name}={value}"
-    for name, value in tiny_config(loops=1).to_dict().items()
-    if name in ("dim", "heads", "ffn_dim", "experts", "loops", "tower_units", "loop_execution")
-]
-SIZES = ["--history=5", "--batch-size=4", "--seconds=0"]
+LEAST = {"dim": 4, "heads": 1, "ffn_dim": 4, "experts": 2, "loops": 1, "streams": 1}
+SMALL = [f"--set={name}={value}" for name, value in LEAST.items()]
+SMALL += ["--set=active_experts=1", "--set=tower_units=[4]", "--set=loop_execution=unrolled"]
+SIZES = ["--history=3", "--batch-size=4", "--seconds=0"]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +41,16 @@ def test_training_on_made_up_rows(found):
     assert found["share_of_matmul_rate"] == pytest.approx(share)
     rates = [found["matmul_rate_before"], found["matmul_rate_after"]]
     assert found["matmul_rate"] == max(rates) > 0
-    assert found["mean_lengths"] == found["padded_lengths"] == {"clicks": 5.0}
+    assert found["mean_lengths"] == found["padded_lengths"] == {"clicks": 3.0}
     assert found["calls"] >= 5
     assert 0 < found["steps_memory_bytes"] <= found["peak_memory_bytes"]
 
 
-def test_settings_of_model_and_training_are_told(found):
+def test_settings_of_model_and_training_are_reported(found):
     settings = RunConfig(
         LoopCTRConfig.from_dict(found["settings"]), TrainingConfig.from_dict(found["training"])
     )
-    assert (settings.model.dim, settings.model.loops) == (8, 1)
+    assert (settings.model.dim, settings.model.loops) == (4, 1)
     assert settings.training.table_optimizer == "lazy_adamw"
     assert settings.training.batch_size == 4
 
@@ -78,20 +83,13 @@ def test_people_read_lines_and_a_table(found):
 
 
 def test_lengths_of_a_prepared_folder(prepared):
-    import loopctr_tf as lc
-
-    config = RunConfig(tiny_config(loops=0, streams=1, experts=1, active_experts=1))
-    found = bench_train(config, prepared, batch_size=100, seconds=0)
-    batches = [
-        features
-        for features, _ in lc.read_dataset(
-            prepared / "train", batch_size=100, shuffle=True, drop_remainder=True
-        )
-    ]
-    lengths = [features["history_length"].numpy() for features in batches]
-    assert found["mean_lengths"]["history"] == pytest.approx(np.mean(lengths))
-    padded = [features["history_movie"].shape[1] for features in batches]
-    assert found["padded_lengths"]["history"] == pytest.approx(np.mean(padded))
+    schema, batches = lc.Schema.load(prepared), prepared_batches(prepared, 100)
+    again = lc.read_dataset(prepared / "train", batch_size=100, shuffle=True, drop_remainder=True)
+    lengths = [features["history_length"].numpy() for features, _ in again]
+    found = history_lengths(schema, batches)["history"]
+    assert sorted(found) == sorted(np.concatenate(lengths))
+    padded = [features["history_movie"].shape[1] for features, _ in again]
+    assert padded_lengths(schema, batches)["history"] == pytest.approx(np.mean(padded))
 
 
 def test_steps_take_the_batches_in_turn_and_learn():

@@ -16,8 +16,8 @@ from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.training.settings import TrainingConfig
 from loopctr_tf.training.train import compile_model
 
-SIZES = {"dim": 8, "heads": 2, "ffn_dim": 6, "experts": 3, "active_experts": 2, "loops": 1}
-HISTORY, ROWS = 4, 24
+SIZES = {"dim": 4, "heads": 1, "ffn_dim": 6, "experts": 2, "active_experts": 1, "loops": 1}
+HISTORY, ROWS = 3, 24
 MLIR = {"float32": "f32", "int32": "i32"}
 
 
@@ -77,7 +77,7 @@ def test_inputs_are_features_and_weights(folder):
     assert list(shapes)[:7] == features
     assert shapes["clicks_item"] == [ROWS, HISTORY]
     # Table 1 of the paper; and the Loop Block has no part in zero loops.
-    assert shapes["loopctr/encoder/item_embedding/embeddings"] == [192_403, 8]
+    assert shapes["loopctr/encoder/item_embedding/embeddings"] == [192_403, 4]
     assert not any("loop_block" in name for name in shapes)
     fills = {one["name"]: one["fill"] for one in entry["timed"]["inputs"]}
     ragged = {one["name"]: one["fill"] for one in entry["checked"]["inputs"]}
@@ -94,8 +94,8 @@ def test_a_step_gives_the_loss_and_every_gradient(folder):
     assert outputs.pop("loss") == []
     assert outputs.keys() == weights.keys()
     # A user is one row of the table; items are those of histories and the ones asked about.
-    assert outputs.pop("loopctr/encoder/user_embedding/embeddings") == [ROWS, 8]
-    assert outputs.pop("loopctr/encoder/item_embedding/embeddings") == [ROWS * (HISTORY + 1), 8]
+    assert outputs.pop("loopctr/encoder/user_embedding/embeddings") == [ROWS, 4]
+    assert outputs.pop("loopctr/encoder/item_embedding/embeddings") == [ROWS * (HISTORY + 1), 4]
     outputs.pop("loopctr/encoder/category_embedding/embeddings")
     assert outputs == {name: weights[name] for name in outputs}
     inputs = {one["name"] for one in entry["timed"]["inputs"]}

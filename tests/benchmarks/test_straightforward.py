@@ -15,25 +15,28 @@ from loopctr_tf.training.train import compile_model
 from tests.factories import tiny_config
 
 SMALL = [
-    *("--history=5", "--dim=8", "--heads=2", "--ffn-dim=6", "--loops=1"),
-    *("--batch-size=4", "--seconds=0"),
+    *("--history=3", "--dim=4", "--heads=1", "--ffn-dim=4", "--loops=1", "--experts=2"),
+    *("--active-experts=1", "--batch-size=4", "--seconds=0"),
 ]
 
 
 def pair(**settings):
     """The library's model, compiled, and the plain one."""
-    ours = workload_model(6, 0, tiny_config(**settings))
+    config = tiny_config(**{"dim": 4, "ffn_dim": 4, "num_queries": 1, **settings})
+    ours = workload_model(3, 0, config)
     compile_model(ours, TrainingConfig())
     return ours, PlainLoopCTR(ours)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{}, {"streams": 1, "loops": 1}, {"loops": 0, "active_experts": 1, "balance_weight": 5.0}],
-    ids=["as it is", "one stream", "no loops"],
-)
-def test_both_models_are_the_same(settings):
-    ours, plain = pair(**settings)
+@pytest.fixture(scope="module")
+def looped():
+    return pair()
+
+
+@pytest.mark.parametrize("loops", ["two", "none"])
+def test_both_models_are_the_same(loops, looped):
+    flat = {"loops": 0, "streams": 1, "active_experts": 1, "balance_weight": 5.0}
+    ours, plain = looped if loops == "two" else pair(**flat)
     start = ours.get_weights()
     found = straightforward.differences(ours, plain)
     assert found["logits"] < 2e-5
@@ -45,9 +48,9 @@ def test_both_models_are_the_same(settings):
 
 
 @pytest.mark.parametrize("change", [{"active_experts": 1}, {"balance_weight": 1.0}])
-def test_another_model_is_noticed(change):
-    ours, plain = pair()
-    plain.config = plain.config.model_copy(update=change)
+def test_another_model_is_noticed(change, looped, monkeypatch):
+    ours, plain = looped
+    monkeypatch.setattr(plain, "config", plain.config.model_copy(update=change))
     found = straightforward.differences(ours, plain)
     assert max(found.values()) > 10 * straightforward.TOLERANCE
 
