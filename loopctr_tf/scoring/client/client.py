@@ -1,4 +1,4 @@
-"""The scoring clients: features in, NumPy scores out, over one gRPC channel; blocking, and for asyncio."""
+"""The scoring clients: features in, NumPy scores out; one that blocks, one for asyncio."""
 
 import functools
 from collections.abc import Callable, Coroutine
