@@ -6,7 +6,7 @@ Modules are loaded on first use, so that ``loopctr_tf.scoring.names`` stays free
 import importlib
 
 _EXPORTS = {
-    "AsyncScoringClient": "client.aio",
+    "AsyncScoringClient": "client.client",
     "PredictionServer": "server.server",
     "ScoringClient": "client.client",
     "ScoringError": "client.channel",

@@ -110,7 +110,7 @@ def to_array(proto: tensor_pb2.TensorProto, max_bytes: int = 1 << 30) -> np.ndar
     count = math.prod(shape)
     if proto.tensor_content:
         if proto.dtype == types_pb2.DT_STRING:
-            return _object_array(_decode_strings(proto.tensor_content, count)).reshape(shape)
+            return _unpack_strings(proto, count)
         return _from_content(proto.tensor_content, dtype, count).reshape(shape)
     if count * dtype.itemsize > max_bytes:
         raise ValueError(f"shape {shape_text(shape)} is larger than {max_bytes} bytes")
@@ -152,24 +152,13 @@ def _object_array(values: list[bytes]) -> np.ndarray:
     return array
 
 
-def _decode_strings(content: bytes, count: int) -> list[bytes]:
+def _unpack_strings(proto: tensor_pb2.TensorProto, count: int) -> np.ndarray:
     """TensorFlow's packing of strings: every length as a varint, then all bytes concatenated."""
-    if count > len(content):
-        raise ValueError(f"{len(content)} bytes for {count} strings")
-    at, lengths = 0, []
-    for _ in range(count):
-        length = shift = 0
-        while True:
-            if at >= len(content) or shift > 63:
-                raise ValueError("the lengths of the strings are cut short")
-            byte = content[at]
-            at += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
-    if at + sum(lengths) != len(content):
-        raise ValueError(f"{len(content) - at} bytes for strings of {sum(lengths)}")
-    ends = at + np.cumsum(lengths, dtype=np.int64)
-    return [content[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+    try:
+        # each string takes a byte or more: no memory for strings that cannot be there
+        if count > len(proto.tensor_content):
+            raise ValueError("fewer bytes than strings")
+        return tf.io.parse_tensor(proto.SerializeToString(), tf.string).numpy()
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        size = len(proto.tensor_content)
+        raise ValueError(f"{size} bytes do not hold {count} packed strings") from error

@@ -1,7 +1,7 @@
 """What both clients share: their arguments, and which calls they make in what order.
 
-The calls are written once, as coroutines over :meth:`BaseClient._send`. That of ``aio.py`` waits in the
-event loop; that of ``client.py`` blocks, so that its coroutines end at their first step.
+The calls are written once, as coroutines over :meth:`BaseClient._send`. That of AsyncScoringClient
+waits in the event loop; that of ScoringClient blocks, so that its coroutines end at their first step.
 """
 
 import time
@@ -30,7 +30,7 @@ from loopctr_tf.scoring.client import chunks
 from loopctr_tf.scoring.client.channel import ScoringError, channel_options, choose_credentials
 from loopctr_tf.scoring.client.features import to_arrays
 from loopctr_tf.scoring.client.signature import Signature, read_signatures
-from loopctr_tf.scoring.names import PROBABILITY, SERVING_DEFAULT
+from loopctr_tf.scoring.names import CLASSIFY, PROBABILITY, REGRESS, SERVING_DEFAULT
 
 Metadata = Sequence[tuple[str, str | bytes]]
 Features = Mapping[str, Any] | pd.DataFrame
@@ -140,6 +140,82 @@ class BaseClient:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return Terms(timeout_s, time.monotonic() + timeout_s, metadata)
 
+    async def score(
+        self,
+        features: Features,
+        signature: str | None = None,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> np.ndarray:
+        """The output ``probability``, or the signature's only output.
+
+        Args:
+          features: values for every input of the signature.
+          signature: its name; None takes the client's ``signature_name``.
+          timeout: seconds for this call; None takes the client's ``timeout_s``.
+          metadata: pairs sent with this call beside the client's own.
+
+        Returns:
+          float32 [B] for pointwise signatures, [R, N] for ``rank_...``, [B, depths] for
+          ``all_depths``.
+        """
+        terms = self._terms(timeout, metadata)
+        found = await self._signature(signature, terms)
+        names = [PROBABILITY] if PROBABILITY in found.outputs else sorted(found.outputs)
+        if len(names) != 1:
+            raise UsageError(
+                f"signature {found.name!r} has no output {PROBABILITY!r} but "
+                f"{', '.join(names)}; call predict() for all of them"
+            )
+        # All outputs: for every other set of them a server prepares its graph anew, for seconds.
+        return (await self._predict(features, found.name, terms, None))[names[0]]
+
+    async def predict(
+        self,
+        features: Features,
+        signature: str | None = None,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name, all or those asked for; strings are objects of bytes.
+
+        Args are those of :meth:`score`.
+        """
+        return await self._predict(features, signature, self._terms(timeout, metadata), outputs)
+
+    async def classify(
+        self,
+        examples: Examples,
+        signature: str = CLASSIFY,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class labels (objects of str) and scores (float32), each [B, C], of tf.Examples."""
+        request = classification_pb2.ClassificationRequest(model_spec=self._spec(signature))
+        _add_examples(request, examples)
+        response = await self._call("Classify", request, self._terms(timeout, metadata))
+        rows = [row.classes for row in response.result.classifications]
+        labels = np.array([[one.label for one in row] for row in rows], object)
+        return labels, np.array([[one.score for one in row] for row in rows], np.float32)
+
+    async def regress(
+        self,
+        examples: Examples,
+        signature: str = REGRESS,
+        timeout: float | None = None,
+        metadata: Metadata = (),
+    ) -> np.ndarray:
+        """Values float32 [B] of tf.Examples, given as messages or serialized."""
+        request = regression_pb2.RegressionRequest(model_spec=self._spec(signature))
+        _add_examples(request, examples)
+        response = await self._call("Regress", request, self._terms(timeout, metadata))
+        return np.array([one.value for one in response.result.regressions], np.float32)
+
+    async def signatures(self, timeout: float | None = None) -> dict[str, Signature]:
+        """Inputs and outputs of the model, by signature name."""
+        return await self._signatures(self._terms(timeout))
+
     async def _signatures(self, terms: Terms) -> dict[str, Signature]:
         """The model's signatures by name; asks the server if they are not known."""
         if self._known is None:
@@ -158,7 +234,7 @@ class BaseClient:
         features: Features,
         signature_name: str | None,
         terms: Terms,
-        outputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None,
     ) -> dict[str, np.ndarray]:
         signature, arrays = await self._arrays(features, signature_name, terms)
         for name in outputs or ():
@@ -185,38 +261,6 @@ class BaseClient:
                 columns.append(answer)
             rows.append(chunks.join(columns, axis=1))
         return chunks.join(rows, axis=0)
-
-    async def _score(
-        self, features: Features, signature_name: str | None, terms: Terms
-    ) -> np.ndarray:
-        signature = await self._signature(signature_name, terms)
-        names = sorted(signature.outputs)
-        if PROBABILITY in names:
-            names = [PROBABILITY]
-        if len(names) != 1:
-            raise UsageError(
-                f"signature {signature.name!r} has no output {PROBABILITY!r} but "
-                f"{', '.join(names)}; call predict() for all of them"
-            )
-        # All outputs: for every other set of them a server prepares its graph anew, for seconds.
-        return (await self._predict(features, signature.name, terms))[names[0]]
-
-    async def _classify(
-        self, examples: Examples, signature_name: str, terms: Terms
-    ) -> tuple[np.ndarray, np.ndarray]:
-        request = classification_pb2.ClassificationRequest(model_spec=self._spec(signature_name))
-        _add_examples(request, examples)
-        response = await self._call("Classify", request, terms)
-        rows = [row.classes for row in response.result.classifications]
-        labels = np.array([[one.label for one in row] for row in rows], object)
-        scores = np.array([[one.score for one in row] for row in rows], np.float32)
-        return labels, scores
-
-    async def _regress(self, examples: Examples, signature_name: str, terms: Terms) -> np.ndarray:
-        request = regression_pb2.RegressionRequest(model_spec=self._spec(signature_name))
-        _add_examples(request, examples)
-        response = await self._call("Regress", request, terms)
-        return np.array([one.value for one in response.result.regressions], np.float32)
 
     def _spec(self, signature_name: str | None) -> model_pb2.ModelSpec:
         spec = model_pb2.ModelSpec(name=self._model_name, signature_name=signature_name)

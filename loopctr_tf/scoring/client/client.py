@@ -1,17 +1,65 @@
-"""The scoring client: features in, NumPy scores out, over one gRPC channel."""
+"""The scoring clients: features in, NumPy scores out; one that blocks, one for asyncio."""
 
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import grpc
-import numpy as np
 from google.protobuf.message import Message
 
-from loopctr_tf.scoring.client.base import BaseClient, Examples, Features, Metadata
-from loopctr_tf.scoring.client.signature import Signature
-from loopctr_tf.scoring.names import CLASSIFY, REGRESS
+from loopctr_tf.scoring.client.base import BaseClient, Metadata
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+
+
+class AsyncScoringClient(BaseClient):
+    """Scores features from within one event loop; many calls may be in progress at a time::
+
+        async with AsyncScoringClient("localhost:8500", "loopctr") as client:
+            scores = await asyncio.gather(*(client.score(features) for features in requests))
+
+    Args are those of :class:`~loopctr_tf.scoring.client.base.BaseClient`, errors those of
+    :class:`ScoringClient`.
+    """
+
+    _channel: grpc.aio.Channel | None = None
+
+    async def _send(
+        self, method: str, request: Message, timeout_s: float, metadata: Metadata
+    ) -> Any:
+        # not earlier, for a channel belongs to the event loop in which it is made
+        if self._channel is None:
+            self._channel, self._stub = self._open(grpc.aio)
+        return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=metadata)
+
+    async def close(self) -> None:
+        """Closes the channel; calls in progress are cancelled."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def __aenter__(self) -> "AsyncScoringClient":
+        return self
+
+    async def __aexit__(self, *exc_info) -> None:
+        await self.close()
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, _Arguments], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate[Any, _Arguments], _Result]:
+    """A method of BaseClient that returns its result, over a ``_send`` that never suspends."""
+
+    @functools.wraps(method)
+    def call(self, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            method(self, *args, **kwargs).send(None)
+        except StopIteration as end:
+            return end.value
+        raise RuntimeError("a call that blocks never suspends its coroutine")
+
+    return call
 
 
 class ScoringClient(BaseClient):
@@ -34,68 +82,14 @@ class ScoringClient(BaseClient):
       ScoringError: from a call, for an error status; carries ``code`` and ``details``.
     """
 
+    score = _blocking(BaseClient.score)
+    predict = _blocking(BaseClient.predict)
+    classify = _blocking(BaseClient.classify)
+    regress = _blocking(BaseClient.regress)
+    signatures = _blocking(BaseClient.signatures)
+
     def _connect(self) -> None:
         self._channel, self._stub = self._open(grpc)
-
-    def score(
-        self,
-        features: Features,
-        signature: str | None = None,
-        timeout: float | None = None,
-        metadata: Metadata = (),
-    ) -> np.ndarray:
-        """The output ``probability``, or the signature's only output.
-
-        Args:
-          features: values for every input of the signature.
-          signature: its name; None takes the client's ``signature_name``.
-          timeout: seconds for this call; None takes the client's ``timeout_s``.
-          metadata: pairs sent with this call beside the client's own.
-
-        Returns:
-          float32 [B] for pointwise signatures, [R, N] for ``rank_...``, [B, depths] for
-          ``all_depths``.
-        """
-        return _finish(self._score(features, signature, self._terms(timeout, metadata)))
-
-    def predict(
-        self,
-        features: Features,
-        signature: str | None = None,
-        timeout: float | None = None,
-        metadata: Metadata = (),
-        outputs: Sequence[str] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Outputs by name, all or those asked for; strings are objects of bytes.
-
-        Args are those of :meth:`score`.
-        """
-        terms = self._terms(timeout, metadata)
-        return _finish(self._predict(features, signature, terms, outputs))
-
-    def classify(
-        self,
-        examples: Examples,
-        signature: str = CLASSIFY,
-        timeout: float | None = None,
-        metadata: Metadata = (),
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Class labels (objects of str) and scores (float32), each [B, C], of tf.Examples."""
-        return _finish(self._classify(examples, signature, self._terms(timeout, metadata)))
-
-    def regress(
-        self,
-        examples: Examples,
-        signature: str = REGRESS,
-        timeout: float | None = None,
-        metadata: Metadata = (),
-    ) -> np.ndarray:
-        """Values float32 [B] of tf.Examples, given as messages or serialized."""
-        return _finish(self._regress(examples, signature, self._terms(timeout, metadata)))
-
-    def signatures(self, timeout: float | None = None) -> dict[str, Signature]:
-        """Inputs and outputs of the model, by signature name."""
-        return _finish(self._signatures(self._terms(timeout)))
 
     async def _send(
         self, method: str, request: Message, timeout_s: float, metadata: Metadata
@@ -112,11 +106,3 @@ class ScoringClient(BaseClient):
 
     def __exit__(self, *exc_info) -> None:
         self.close()
-
-
-def _finish(work: Coroutine[Any, Any, _Result]) -> _Result:
-    try:
-        work.send(None)
-    except StopIteration as end:
-        return end.value
-    raise RuntimeError("a call that blocks never suspends its coroutine")

@@ -14,8 +14,6 @@ from loopctr_tf.scoring.server.predict import make_feeds, model_spec
 from loopctr_tf.scoring.server.saved_model import SavedModel
 from loopctr_tf.scoring.server.status import invalid_argument
 
-_METHODS = {"classification": "classify", "regression": "regress"}
-
 
 def classify(
     model: SavedModel,
@@ -46,26 +44,23 @@ def classify(
         )
     count, results = _run_examples(model, request, signature, wanted)
     columns = dict(zip(wanted, results, strict=True))
-    for alias, kind in (("classes", types_pb2.DT_STRING), ("scores", types_pb2.DT_FLOAT)):
-        if alias in columns:
-            _check_class_output(alias, columns[alias], kind, count)
-    widths = {alias: column.shape[1] for alias, column in columns.items()}
-    if len(set(widths.values())) > 1:
+    for alias, column in columns.items():
+        _check_class_output(alias, column, count)
+    if len({column.shape[1] for column in results}) > 1:
         raise invalid_argument(
             "Tensors class and score should match in dim_size(1). Got "
-            f"{widths['classes']} vs. {widths['scores']}"
+            f"{columns['classes'].shape[1]} vs. {columns['scores'].shape[1]}"
         )
     response = classification_pb2.ClassificationResponse(model_spec=model_spec(model, request))
-    labels = columns["classes"].tolist() if "classes" in columns else None
-    scores = columns["scores"].tolist() if "scores" in columns else None
+    values = {alias: column.tolist() for alias, column in columns.items()}
     for row in range(count):
         classes = response.result.classifications.add().classes
-        for column in range(widths[wanted[0]]):
+        for column in range(results[0].shape[1]):
             one = classes.add()
-            if labels is not None:
-                one.label = labels[row][column].decode("utf-8", "replace")
-            if scores is not None:
-                one.score = scores[row][column]
+            if "classes" in values:
+                one.label = values["classes"][row][column].decode("utf-8", "replace")
+            if "scores" in values:
+                one.score = values["scores"][row][column]
     return response
 
 
@@ -104,7 +99,7 @@ def regress(
 def _example_signature(
     model: SavedModel, request, kind: str, check_method_names: bool
 ) -> meta_graph_pb2.SignatureDef:
-    method = f"tensorflow/serving/{_METHODS[kind]}"
+    method = f"tensorflow/serving/{'classify' if kind == 'classification' else 'regress'}"
     name = request.model_spec.signature_name or SERVING_DEFAULT
     signature = model.signature_defs.get(name)
     if signature is None:
@@ -144,7 +139,8 @@ def serialized_examples(given: input_pb2.Input) -> list[bytes]:
     return [example.SerializeToString() for example in given.example_list.examples]
 
 
-def _check_class_output(alias: str, column: np.ndarray, kind: int, count: int) -> None:
+def _check_class_output(alias: str, column: np.ndarray, count: int) -> None:
+    kind = types_pb2.DT_STRING if alias == "classes" else types_pb2.DT_FLOAT
     if column.ndim != 2:
         raise invalid_argument(
             "Expected Tensor shape: [batch_size num_classes] but got "

@@ -70,21 +70,15 @@ class ModelStore:
         self._labels = dict(labels or {})  # of loaded versions alone, once the store is open
         self._states: dict[int, VersionStatus] = {}
         self._polling = threading.Lock()  # one look at the folder at a time
-        self._failed: tuple | None = None
+        self._failed: tuple | None = None  # the version that did not load, and its files
         self._closed = threading.Event()
         self._poller: threading.Thread | None = None
-        try:
-            self._open()
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self) -> None:
         folders = require_versions(self.base_path)
         where = f"in model folder {str(self.base_path)!r}"
         _check_labels(self._labels, folders, where)
         for version in sorted({max(folders), *self._labels.values()}):
             if not self._load(version, folders[version]):
+                self.close()
                 problem = " ".join(self._states[version].message.split())
                 raise UsageError(
                     f"version {version} {where} does not load ({problem}); export it again, or "
@@ -172,30 +166,32 @@ class ModelStore:
             version = max(folders)
             if version not in self._loaded:
                 files = fingerprint(folders[version])
-                if self._failed != (version, files):
-                    loaded = self._load(version, folders[version])
-                    self._failed = None if loaded else (version, files)
-                    if loaded:
-                        _log.info("version %d of %s is served", version, self.name)
-                if version not in self._loaded:
+                if self._failed != (version, files) and self._load(version, folders[version]):
+                    _log.info("version %d of %s is served", version, self.name)
+                else:
+                    self._failed = version, files
                     version = self.version  # serves on instead of the one that does not load
             self._retire_all_but(version)
 
     def _load(self, version: int, path: Path) -> bool:
         """Loads a version, warms it up and serves it; returns whether that worked."""
-        self._set(version, VersionStatus(State.LOADING))
+        with self._lock:
+            self._states[version] = VersionStatus(State.LOADING)
         _log.info("loading version %d of %s from %s", version, self.name, path)
         try:
             model = _load(path, version)
         # whatever is wrong with a new version, the others serve on
         except Exception as error:
-            status = _failure(error)
-            self._set(version, status)
+            status = StatusError(grpc.StatusCode.UNKNOWN, f"{error}" or type(error).__name__)
+            if isinstance(error, tf.errors.OpError):
+                status = StatusError.from_op_error(error)
+            with self._lock:
+                self._states[version] = VersionStatus(State.END, status.code, status.message)
             _log.error("version %d of %s does not load: %s", version, self.name, status.message)
             return False
         with self._lock:
             self._loaded[version] = _Served(model)
-        self._set(version, VersionStatus(State.AVAILABLE))
+            self._states[version] = VersionStatus(State.AVAILABLE)
         return True
 
     def _retire_all_but(self, version: int | None) -> None:
@@ -210,16 +206,12 @@ class ModelStore:
         for served in idle:
             self._end(served)
 
-    def _set(self, version: int, status: VersionStatus) -> None:
-        with self._lock:
-            self._states[version] = status
-
     def _end(self, served: _Served) -> None:
         served.model.close()
         with self._lock:
             version = served.model.version
             # the same number may have been loaded again meanwhile
-            if self._states.get(version) == VersionStatus(State.UNLOADING):
+            if self._states[version].state == State.UNLOADING:
                 self._states[version] = VersionStatus(State.END)
 
     def start_polling(self, seconds: float) -> None:
@@ -274,10 +266,3 @@ def _load(path: Path, version: int) -> SavedModel:
         seconds = time.monotonic() - start
         _log.info("version %d answered %d warm-up requests in %.1f s", version, count, seconds)
     return model
-
-
-def _failure(error: Exception) -> VersionStatus:
-    if isinstance(error, tf.errors.OpError):
-        status = StatusError.from_op_error(error)
-        return VersionStatus(State.END, status.code, status.message)
-    return VersionStatus(State.END, grpc.StatusCode.UNKNOWN, f"{error}" or type(error).__name__)

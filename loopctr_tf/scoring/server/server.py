@@ -1,7 +1,6 @@
 """The embedded prediction server: a gRPC server for a ModelStore, from start to graceful stop."""
 
 import concurrent.futures
-import contextlib
 import logging
 import signal
 import threading
@@ -132,13 +131,8 @@ class PredictionServer:
         if self._poll_seconds:
             store.start_polling(self._poll_seconds)
         labels = "".join(f", {label} = {version}" for label, version in store.labels.items())
-        _log.info(
-            "version %d of %s is served at %s%s",
-            store.version,
-            self.model_name,
-            self.target,
-            labels,
-        )
+        served = "version %d of %s is served at %s%s"
+        _log.info(served, store.version, self.model_name, self.target, labels)
         return self
 
     def _bind(self) -> int:
@@ -193,27 +187,21 @@ class PredictionServer:
         """
         if self._store is None:
             self.start()
-        with self._caught_signals():
-            self._stopping.wait()
-        self.stop()
-
-    @contextlib.contextmanager
-    def _caught_signals(self):
+        numbers = (signal.SIGTERM, signal.SIGINT)
         if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+            numbers = ()
 
         def note(number, frame):
             # in a thread, for the main one may hold the event's lock at this moment
             threading.Thread(target=self._stopping.set).start()
 
-        numbers = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, note) for number in numbers}
         try:
-            yield
+            self._stopping.wait()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        self.stop()
 
     def __enter__(self) -> "PredictionServer":
         return self.start()

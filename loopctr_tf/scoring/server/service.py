@@ -9,14 +9,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
     model_service_pb2,
-    predict_pb2,
     prediction_service_pb2,
-    regression_pb2,
 )
 
 from loopctr_tf.scoring.server import examples, predict
@@ -37,9 +34,6 @@ _SIGNATURE_FIELD = "signature_def"
 class Service:
     """Answers requests for the one model of a store, with TensorFlow Serving's codes and messages.
 
-    A method takes a request message and returns the response, or raises StatusError or
-    tf.errors.OpError; :meth:`handlers` registers them with a gRPC server.
-
     Args:
       store: the model.
       max_bytes: most memory that one unpacked input may take.
@@ -55,9 +49,9 @@ class Service:
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Both services, for ``grpc.Server.add_generic_rpc_handlers``."""
         methods = {
-            "Predict": self.predict,
-            "Classify": self.classify,
-            "Regress": self.regress,
+            "Predict": self._runs(predict.predict, self._max_bytes),
+            "Classify": self._runs(examples.classify, self._check_method_names),
+            "Regress": self._runs(examples.regress, self._check_method_names),
             "GetModelMetadata": self.get_model_metadata,
             "GetModelStatus": self.get_model_status,
         }
@@ -65,7 +59,13 @@ class Service:
             grpc.method_handlers_generic_handler(
                 service.full_name,
                 {
-                    rpc.name: _handler(methods[rpc.name], GetMessageClass(rpc.input_type))
+                    rpc.name: grpc.unary_unary_rpc_method_handler(
+                        # no request_deserializer: gRPC answers INTERNAL to what does not parse
+                        functools.partial(
+                            _answer, methods[rpc.name], GetMessageClass(rpc.input_type)
+                        ),
+                        response_serializer=lambda response: response.SerializeToString(),
+                    )
                     for rpc in service.methods
                     if rpc.name in methods  # gRPC answers UNIMPLEMENTED to the rest
                 },
@@ -73,24 +73,14 @@ class Service:
             for service in (_PREDICTION_SERVICE, _MODEL_SERVICE)
         ]
 
-    def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        """Runs a signature on named tensors."""
-        with self._model(request) as model:
-            return predict.predict(model, request, self._max_bytes)
+    def _runs(self, answer: Callable[..., Message], option: int | bool) -> Callable:
+        """A method that answers from the model of the request."""
 
-    def classify(
-        self, request: classification_pb2.ClassificationRequest
-    ) -> classification_pb2.ClassificationResponse:
-        """Runs a classification signature on tf.Examples."""
-        with self._model(request) as model:
-            return examples.classify(model, request, self._check_method_names)
+        def method(request: Message) -> Message:
+            with self._model(request) as model:
+                return answer(model, request, option)
 
-    def regress(
-        self, request: regression_pb2.RegressionRequest
-    ) -> regression_pb2.RegressionResponse:
-        """Runs a regression signature on tf.Examples."""
-        with self._model(request) as model:
-            return examples.regress(model, request, self._check_method_names)
+        return method
 
     def get_model_metadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest
@@ -154,14 +144,6 @@ def _wanted(spec: model_pb2.ModelSpec) -> Wanted:
     if spec.HasField("version"):
         return spec.version.value
     return spec.version_label if spec.HasField("version_label") else None
-
-
-def _handler(method: Callable[[Message], Message], request: type[Message]) -> grpc.RpcMethodHandler:
-    return grpc.unary_unary_rpc_method_handler(
-        functools.partial(_answer, method, request),
-        # no request_deserializer, for gRPC answers INTERNAL to what does not parse
-        response_serializer=lambda response: response.SerializeToString(),
-    )
 
 
 def _answer(
