@@ -73,7 +73,7 @@ def to_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
 
 
 def encode_strings(values: list) -> list[bytes]:
-    """Bytes as they are and text as UTF-8, in one pass if all are of one type.
+    """Bytes as they are and text as UTF-8.
 
     Raises:
       ValueError: for an element that is neither, with its position and value.
@@ -84,15 +84,12 @@ def encode_strings(values: list) -> list[bytes]:
     try:
         if types == {str}:
             return list(map(str.encode, values))
-        return [v.encode() if isinstance(v, str) else _bytes(v, i) for i, v in enumerate(values)]
+        for position, value in enumerate(values):
+            if not isinstance(value, (str, bytes)):
+                raise ValueError(f"value {position} is {value!r}, not a string")
+        return [value.encode() if isinstance(value, str) else bytes(value) for value in values]
     except UnicodeEncodeError as error:
         raise ValueError(f"{error.object[:20]!r} cannot be written as UTF-8") from error
-
-
-def _bytes(value, position: int) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError(f"value {position} is {value!r}, not a string")
-    return bytes(value)
 
 
 def to_array(proto: tensor_pb2.TensorProto, max_bytes: int = 1 << 30) -> np.ndarray:
@@ -111,13 +108,18 @@ def to_array(proto: tensor_pb2.TensorProto, max_bytes: int = 1 << 30) -> np.ndar
     if proto.tensor_content:
         if proto.dtype == types_pb2.DT_STRING:
             return _unpack_strings(proto, count)
-        return _from_content(proto.tensor_content, dtype, count).reshape(shape)
+        if len(proto.tensor_content) != count * dtype.itemsize:
+            size = len(proto.tensor_content)
+            raise ValueError(f"{size} bytes for {count} elements of {dtype}")
+        if proto.dtype == types_pb2.DT_BOOL:  # any byte other than 0 is true
+            return (np.frombuffer(proto.tensor_content, np.uint8) != 0).reshape(shape)
+        return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
     if count * dtype.itemsize > max_bytes:
         raise ValueError(f"shape {shape_text(shape)} is larger than {max_bytes} bytes")
     if proto.dtype == types_pb2.DT_STRING:
         strings = list(proto.string_val[:count])
         strings += [strings[-1] if strings else b""] * (count - len(strings))
-        return _object_array(strings).reshape(shape)
+        return object_array(strings).reshape(shape)
     try:
         return tf.make_ndarray(proto)
     except OverflowError as error:
@@ -138,15 +140,8 @@ def _shape(proto: tensor_pb2.TensorProto) -> tuple[int, ...]:
     return shape
 
 
-def _from_content(content: bytes, dtype: np.dtype, count: int) -> np.ndarray:
-    if len(content) != count * dtype.itemsize:
-        raise ValueError(f"{len(content)} bytes for {count} elements of {dtype}")
-    if dtype == np.bool_:
-        return np.frombuffer(content, np.uint8) != 0
-    return np.frombuffer(content, dtype)
-
-
-def _object_array(values: list[bytes]) -> np.ndarray:
+def object_array(values: list[bytes]) -> np.ndarray:
+    """An array of one axis, also for no strings or one."""
     array = np.empty(len(values), object)
     array[:] = values
     return array

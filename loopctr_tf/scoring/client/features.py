@@ -49,7 +49,13 @@ def to_arrays(
     for name, value in columns.items():
         arrays[name], sizes = _convert(name, value, signature.inputs[name])
         if name in signature.candidates and sizes is not None:
-            _check_equal_candidates(name, sizes)
+            # not padded: a score of padding would look like any other
+            other = _first_difference(sizes, sizes[:1])
+            if other is not None:
+                raise UsageError(
+                    f"feature {name!r} has {sizes[0]} candidates in request 0 and {sizes[other]} in "
+                    f"request {other}; score requests of equal numbers together, others one by one"
+                )
         list_sizes[name] = sizes
     for length, fields in fields_by_length.items():
         if length in columns:
@@ -59,7 +65,9 @@ def to_arrays(
             if list_sizes.get(field) is not None:
                 events[field] = list_sizes[field]
             elif field in arrays and signature.inputs[field].is_string:
-                events[field] = _count_strings(arrays[field])
+                array = arrays[field]
+                filled = (array != b"").reshape(*array.shape[:2], -1).any(axis=2)
+                events[field] = (filled * np.arange(1, array.shape[1] + 1)).max(axis=1, initial=0)
         if events or length not in signature.optional:
             arrays[length] = _length(length, events, fields, signature.inputs[length])
     _check_sizes(signature, arrays)
@@ -125,11 +133,15 @@ def _convert(name: str, value: Any, info: TensorInfo) -> tuple[np.ndarray, np.nd
     if isinstance(value, (str, bytes)):
         raise _wrong_rank(name, info, f"the string {value[:40]!r}")
     rows, counts = _flatten(name, value, info)
-    if info.is_string:
-        pad = PADDING["string"].encode()
-    else:
-        pad = PADDING["int64"] if info.dtype.kind == "i" else 0
-    return _pad(_leaves(name, rows, info), counts, pad), counts[0] if counts else None
+    pad = {"O": PADDING["string"].encode(), "i": PADDING["int64"]}.get(info.dtype.kind, 0)
+    values = _leaves(name, rows, info)
+    # folds the concatenated values into the axes that they had, padding short lists
+    for sizes in reversed(counts):
+        width = int(sizes.max(initial=0))
+        folded = np.full((len(sizes), width, *values.shape[1:]), pad, values.dtype)
+        folded[np.arange(width) < sizes[:, None]] = values
+        values = folded
+    return values, counts[0] if counts else None
 
 
 def _wrong_rank(name: str, info: TensorInfo, received: str) -> UsageError:
@@ -140,36 +152,28 @@ def _flatten(name: str, rows: Any, info: TensorInfo) -> tuple[Any, list[np.ndarr
     """The innermost values concatenated, and the sizes of the lists on each axis but the first."""
     counts = []
     for axis in range(1, info.rank):
-        rows = [() if _is_missing(row) else row for row in rows]
+        rows = [
+            () if row is None or row is pd.NA or (isinstance(row, float) and row != row) else row
+            for row in rows
+        ]
         for position, row in enumerate(rows):
             if isinstance(row, (str, bytes)) or not hasattr(row, "__len__"):
                 raise _wrong_rank(
                     name, info, f"a list with {row!r:.40} in place {position} of axis {axis - 1}"
                 )
         counts.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-        if axis == info.rank - 1 and rows and all(_is_plain(row) for row in rows):
+        if (
+            axis == info.rank - 1
+            and rows
+            and all(
+                isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "biuf"
+                for row in rows
+            )
+        ):
             rows = np.concatenate(rows)
         else:
             rows = list(itertools.chain.from_iterable(rows))
     return rows, counts
-
-
-def _is_missing(row: Any) -> bool:
-    return row is None or row is pd.NA or (isinstance(row, float) and row != row)
-
-
-def _is_plain(row: Any) -> bool:
-    return isinstance(row, np.ndarray) and row.ndim == 1 and row.dtype.kind in "biuf"
-
-
-def _pad(values: np.ndarray, counts: list[np.ndarray], pad: Any) -> np.ndarray:
-    """Folds concatenated values into the axes that ``counts`` describe, padding short lists."""
-    for sizes in reversed(counts):
-        width = int(sizes.max(initial=0))
-        folded = np.full((len(sizes), width, *values.shape[1:]), pad, values.dtype)
-        folded[np.arange(width) < sizes[:, None]] = values
-        values = folded
-    return values
 
 
 def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
@@ -177,23 +181,16 @@ def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
     shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
     if isinstance(values, np.ndarray) and (info.is_string or values.dtype == object):
         values = values.ravel().tolist()
-    if info.is_string:
-        return _strings(name, values, info).reshape(shape)
-    if not isinstance(values, np.ndarray):
-        values = _number_array(name, values, info).reshape(shape)
-    return _numbers(name, values, info)
-
-
-def _strings(name: str, values: list, info: TensorInfo) -> np.ndarray:
+    if not info.is_string:
+        if not isinstance(values, np.ndarray):
+            values = _number_array(name, values, info).reshape(shape)
+        return _numbers(name, values, info)
     try:
-        encoded = tensors.encode_strings(values)
+        return tensors.object_array(tensors.encode_strings(values)).reshape(shape)
     except ValueError as error:
         raise UsageError(
             f"feature {name!r} takes strings ({info}): {error}; convert it, or fill what is missing"
         ) from error
-    array = np.empty(len(encoded), object)
-    array[:] = encoded
-    return array
 
 
 def _number_array(name: str, values: list, info: TensorInfo) -> np.ndarray:
@@ -243,21 +240,9 @@ def _numbers(name: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
         ) from error
 
 
-def _check_equal_candidates(name: str, sizes: np.ndarray) -> None:
-    """Refuses candidate lists of unequal length: a score of padding would look like any other."""
-    if len(sizes) and (sizes != sizes[0]).any():
-        row = int(np.flatnonzero(sizes != sizes[0])[0])
-        raise UsageError(
-            f"feature {name!r} has {sizes[0]} candidates in request 0 and {sizes[row]} in request "
-            f"{row}; score requests of equal numbers together, others one by one"
-        )
-
-
-def _count_strings(array: np.ndarray) -> np.ndarray:
-    """Events in each row of dense strings: up to the last event that has a string other than ""."""
-    filled = (array != b"").reshape(*array.shape[:2], -1).any(axis=2)
-    places = np.arange(1, array.shape[1] + 1)
-    return (filled * places).max(axis=1, initial=0)
+def _first_difference(sizes: np.ndarray, others: np.ndarray) -> int | None:
+    different = np.flatnonzero(sizes != others)
+    return int(different[0]) if len(different) else None
 
 
 def _length(
@@ -274,8 +259,8 @@ def _length(
             raise UsageError(
                 f"feature {other!r} has {len(found)} rows where {first!r} has {len(lengths)}"
             )
-        if (found != lengths).any():
-            row = int(np.flatnonzero(found != lengths)[0])
+        row = _first_difference(found, lengths)
+        if row is not None:
             raise UsageError(
                 f"row {row} has {lengths[row]} events in {first!r} and {found[row]} in {other!r}; "
                 f"give both the same number, or send {name!r} ({info})"
