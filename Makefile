@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(VENV)/bin/python examples/demo.py --out build/demo$(if $(RAW), --raw $(RAW))
 
+# One worker a core; a module's tests stay together, because they share fixtures.
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadscope
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

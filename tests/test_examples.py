@@ -100,7 +100,7 @@ def test_the_demo_names_commands_that_exist(demo):
     ("target", "last"),
     [
         ("demo", ".venv/bin/python examples/demo.py --out build/demo"),
-        ("test", ".venv/bin/python -m pytest"),
+        ("test", ".venv/bin/python -m pytest -n 2 --dist loadscope"),
     ],
 )
 def test_make_sets_up_all_that_a_target_needs(tmp_path, target, last):

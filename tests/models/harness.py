@@ -168,6 +168,9 @@ def check_export(model, folder) -> None:
         def plain(tensors):
             return {name: value.numpy() for name, value in tensors.items()}
 
+        for alias, info in loaded.signature_def[names[1]].inputs.items():
+            named = [axis.name for axis in info.tensor_shape.dim]
+            assert named == list(model.schema.inputs[alias].axes(ranked=True))
         rows, people, listed = plain(pairs), plain(user), plain(candidates)
         found = run("serving_default", rows)["probability"]
         np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -203,7 +206,7 @@ def check_two_devices(name: str, strategy) -> None:
     def step(scope):
         with scope:
             model = make(name, schema)
-            model.compile(keras.optimizers.SGD(0.1))
+            model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
         dataset = tf.data.Dataset.from_tensor_slices((features, labels)).batch(ROWS)
         history = model.fit(dataset, verbose=0).history
         return history, {weight.name: weight.numpy() for weight in model.weights}

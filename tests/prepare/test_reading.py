@@ -168,7 +168,11 @@ def test_several_files_and_folders(tmp_path):
         ("e.csv", b"", "e.csv' is empty; leave it out, or write it again"),
         ("e.csv", b"\n\n", "has no header; write one, or give"),
         ("e.csv", b"uS\xffer,time\n", "the header is not UTF-8"),
-        ("e.csv", gzip.compress(b"user\n", mtime=0), "e.csv' is gzip; give it a name that ends in .gz"),
+        (
+            "e.csv",
+            gzip.compress(b"user\n", mtime=0),
+            "e.csv' is gzip; give it a name that ends in .gz",
+        ),
         ("e.csv.gz", b"user\nu1\n", "is not a valid gzip file (Not a gzipped file (b'us')); what"),
         ("e.csv.gz", gzip.compress(b"user\n" * 9, mtime=0)[:8], "the gzip data is truncated"),
         ("e.csv", b"User,item\n", "e.csv' has no column 'user'; its columns are User, item"),
