@@ -122,8 +122,7 @@ class Requests:
             return self._rng.random(shape).astype(info.dtype)
         if info.dtype.kind == "f":
             values = self._rng.normal(field.mean, field.std, shape)
-            values = np.expm1(np.abs(values)) if field.transform == "log1p" else values
-            return values.astype(info.dtype)
+            return field.inverse(values).astype(info.dtype)
         known = None if field is None else self.schema.table(field.table).vocabulary
         ids = known or range(1, _IDS + 1)
         pool = np.array([str(i) for i in ids] if info.is_string else ids, info.dtype)

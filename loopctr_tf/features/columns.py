@@ -183,11 +183,11 @@ class Numeric(Feature):
         log1p = library.log1p if library is np else library.math.log1p
         return library.sign(values) * log1p(library.abs(values))
 
-    def inverse(self, value: float) -> float:
-        """The number that :meth:`transformed` leads to ``value``."""
+    def inverse(self, values: Any) -> Any:
+        """The numbers that :meth:`transformed` leads to ``values``."""
         if self.transform == "none":
-            return value
-        return float(np.copysign(np.expm1(abs(value)), value))
+            return values
+        return np.copysign(np.expm1(np.abs(values)), values)
 
 
 KINDS = {

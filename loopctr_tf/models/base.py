@@ -168,9 +168,13 @@ class RankingModel(TwoSided, keras.Model):
         """Logits [B, heads] of a mapping of raw features; the trained heads by default."""
         return self.scores(features, training, heads or self.heads).logits
 
+    def tokens(self, features) -> TokenGroups:
+        """Raw features, embedded; features beyond the schema are ignored."""
+        return self.encoder({name: features[name] for name in self.schema.inputs})
+
     def scores(self, features, training, heads: tuple[str, ...]) -> Scores:
-        """Logits and regularisers of raw features; features beyond the schema are ignored."""
-        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
+        """Logits and regularisers of raw features."""
+        tokens = self.tokens(features)
         if self.execution.xla and training:
             return self._compiled_forward(tokens, training, heads)
         return self.forward(tokens, training, heads)

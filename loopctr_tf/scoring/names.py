@@ -11,8 +11,3 @@ ENCODE_USER = "encode_user"
 RANK_CACHED = "rank_cached"
 # signatures that score each candidate independently of the request's other candidates
 INDEPENDENT = "rank"
-
-# names of axes in `TensorInfo.tensor_shape.dim`; the event axis of a sequence's field has the name
-# of the length input that counts its events
-BATCH = "batch"
-CANDIDATES = "candidates"

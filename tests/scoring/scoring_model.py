@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from loopctr_tf.scoring import names
+from loopctr_tf.features.inputs import BATCH
 
 VALUES = {"a": 1.0, "b": 2.0, "c": 3.0}
 ECHO_TYPES = [
@@ -145,7 +145,7 @@ def _name_axes(path: Path) -> None:
     for signature in saved.meta_graphs[0].signature_def.values():
         if "history" in signature.inputs:
             batch, events = signature.inputs["history"].tensor_shape.dim
-            batch.name, events.name = names.BATCH, "history_length"
+            batch.name, events.name = BATCH, "history_length"
     path.write_bytes(saved.SerializeToString())
 
 

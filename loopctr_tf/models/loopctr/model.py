@@ -189,8 +189,8 @@ class LoopCTR(CachedUser, RankingModel):
     @no_autograph
     def call(self, features, loops: int | None = None, training=None, return_statistics=False):
         """Logits [B, loops + 1]; with ``return_statistics`` also [6 routers, loops + 1, 2, E]."""
-        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
-        logits, statistics = self.depths(tokens, self.checked_loops(loops), training)
+        loops = self.checked_loops(loops)
+        logits, statistics = self.depths(self.tokens(features), loops, training)
         return (logits, statistics) if return_statistics else logits
 
     def score(self, features, loops: int = 0, head: str | None = None) -> tf.Tensor:
@@ -201,8 +201,7 @@ class LoopCTR(CachedUser, RankingModel):
 
     def scores(self, features, training, heads: tuple[str, ...]) -> Scores:
         """As in the base; XLA compiles :meth:`depths` alone, without the sum over replicas."""
-        tokens = self.encoder({name: features[name] for name in self.schema.inputs})
-        return self.forward(tokens, training, heads)
+        return self.forward(self.tokens(features), training, heads)
 
     def forward(self, tokens: TokenGroups, training, heads: tuple[str, ...]) -> Scores:
         """Logits by depth; one head alone costs one Exit."""
