@@ -53,6 +53,11 @@ def scores(model, features) -> np.ndarray:
     return tf.sigmoid(model(features)).numpy()
 
 
+def beside_tables(model) -> int:
+    """The number of parameters outside the embedding tables."""
+    return sum(int(np.prod(w.shape)) for w in model.weights if "embedding" not in w.name)
+
+
 def check_every_weight_moves(name: str) -> None:
     """One step of plain SGD changes every trainable weight, and leaves finite ones."""
     model = make(name)

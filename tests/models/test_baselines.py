@@ -1,19 +1,27 @@
 """Each system of another paper against a slow version, in value and gradient, and its parameters."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import loopctr_tf as lc
+from loopctr_tf.models import MODELS
 from loopctr_tf.models.hstu import HSTU
 from tests.factories import compact_schema
 from tests.models import harness
-from tests.reference import dlrm, hstu
+from tests.models.harness import beside_tables
 
-REFERENCES = {"dlrm": dlrm.logits, "hstu": hstu.logits}
+REFERENCES = {
+    name: importlib.import_module(f"tests.reference.{name}").logits
+    for name in MODELS
+    if name not in ("loopctr", "stackctr")  # their layers have references of their own
+}
+"""``logits(model, tokens)`` of each module in tests/reference that is named after a model."""
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", sorted(REFERENCES))
 @pytest.mark.parametrize("schema", ["small", "compact"])
 def test_logits_and_gradients_equal_the_slow_version(name, schema):
     schema = compact_schema() if schema == "compact" else None
@@ -38,10 +46,6 @@ def test_logits_and_gradients_equal_the_slow_version(name, schema):
         limit = 1e-5 * max(1.0, float(tf.reduce_max(tf.abs(slope))))
         gradient = tf.convert_to_tensor(gradient)
         np.testing.assert_allclose(gradient, slope, atol=limit, err_msg=weight.name)
-
-
-def beside_tables(model) -> int:
-    return sum(int(np.prod(w.shape)) for w in model.weights if "embedding" not in w.name)
 
 
 def test_parameters_of_dlrm_follow_its_formula():
