@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import click
+
+# recipe_command.py lies one folder up, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from amazon_folder import prepare_tables
 from five_core_tables import find_layout
-
-from loopctr_tf.errors import UsageError
-from loopctr_tf.features.prepared import SPLITS
+from recipe_command import OUT, SKIP_BAD, WORKERS, Recipe, raw_option, report
 
 SCHEMA = Path(__file__).with_name("schema.yaml")
 
@@ -43,26 +45,11 @@ def prepare(
     return prepare_tables(SCHEMA, out, find_layout(raw), skip_bad, workers, progress)
 
 
-@click.command()
-@click.option(
-    "--raw",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with reviews_NAME_5.json.gz and meta_NAME.json.gz, or the Grocery or Sports files.",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist.",
-)
-@click.option(
-    "--skip-bad",
-    is_flag=True,
-    help="Leave bad lines out, count them in stats.json and keep them in rejected_lines.csv and "
-    "rejected.csv.",
-)
-@click.option("--workers", type=int, help="Processes that write; all cores where left out.")
+@click.command(cls=Recipe)
+@raw_option("reviews_NAME_5.json.gz and meta_NAME.json.gz, or the Grocery or Sports files")
+@OUT
+@SKIP_BAD
+@WORKERS
 def main(raw, out, skip_bad, workers):
     """Prepare Amazon 5-core reviews: which item does a user review next?
 
@@ -73,17 +60,10 @@ def main(raw, out, skip_bad, workers):
     Example:
       python data/amazon_5core/prepare.py --raw ~/amazon-beauty --out build/beauty
 
-    README.md beside this script tells what the columns are.
+    README.md beside this script describes the columns.
     """
-    try:
-        stats = prepare(raw, out, skip_bad, workers, progress=True)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    for warning in stats["warnings"]:
-        click.echo(f"WARNING: {warning}", err=True)
-    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
-    click.echo(f"{out}: rows {rows}; {stats['users']:,} users, {stats['items']:,} items")
+    stats = prepare(raw, out, skip_bad, workers, progress=True)
+    report(out, stats, f"{stats['users']:,} users, {stats['items']:,} items")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pyarrow as pa
 
-# bars.py lies one folder up, and what the two Amazon recipes share beside the other one.
+# bars.py and recipe_command.py lie one folder up; what both Amazon recipes share, beside the other.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
 
@@ -20,9 +20,9 @@ import bars
 from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
 from amazon_raw import category_lists, find_reviews, write_items, write_reviews
 from bars import PROTOCOLS, BarsRows, LongestHistory
+from recipe_command import OUT, PROTOCOL, SKIP_BAD, WORKERS, Recipe, raw_option, report
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import new_folder
 from loopctr_tf.prepare.prepare import REJECTED, prepare_rows
@@ -162,35 +162,19 @@ def _prepare_x1(
         return settle(folder, stats, facts)
 
 
-@click.command()
-@click.option(
-    "--raw",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with reviews_Electronics_5.json.gz and meta_Electronics.json.gz, or with train.csv and "
-    "test.csv of AmazonElectronics_x1.",
+@click.command(cls=Recipe)
+@raw_option(
+    "reviews_Electronics_5.json.gz and meta_Electronics.json.gz, or with train.csv and test.csv of "
+    "AmazonElectronics_x1"
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist.",
-)
-@click.option(
-    "--protocol",
-    default=PROTOCOLS[0],
-    show_default=True,
-    help="honest: validation is cut from training, the most recent 100 events are kept. bars: as BARS, "
-    "test.csv is validation too and the first 100 events are kept; of the x1 files alone.",
-)
-@click.option(
-    "--skip-bad",
-    is_flag=True,
-    help="Leave bad lines and rows out, count them in stats.json and keep them in files of their own.",
-)
-@click.option("--workers", type=int, help="Processes that write; all cores where left out.")
+@OUT
+@PROTOCOL
+@SKIP_BAD
+@WORKERS
 def main(raw, out, protocol, skip_bad, workers):
     """Prepare Amazon Electronics: which item does a user review next?
+
+    The protocol "bars" is of the x1 files alone, and keeps the first 100 events of a history.
 
     \b
     Examples:
@@ -199,17 +183,10 @@ def main(raw, out, protocol, skip_bad, workers):
       python data/amazon_electronics/prepare.py --raw ~/AmazonElectronics_x1 --out build/x1-bars \
           --protocol bars
 
-    Never put figures of both protocols into one table. README.md beside this script tells the rules.
+    Never put figures of both protocols into one table. README.md beside this script explains the rules.
     """
-    try:
-        stats = prepare(raw, out, protocol, skip_bad, workers, progress=True)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    for warning in stats["warnings"]:
-        click.echo(f"WARNING: {warning}", err=True)
-    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
-    click.echo(f"{out}: protocol {stats['protocol']}; rows {rows}")
+    stats = prepare(raw, out, protocol, skip_bad, workers, progress=True)
+    report(out, stats, f"protocol {stats['protocol']}")
 
 
 if __name__ == "__main__":

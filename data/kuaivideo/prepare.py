@@ -12,16 +12,25 @@ from typing import Any
 
 import click
 import pyarrow as pa
-from tqdm import tqdm
 
-# bars.py lies one folder up, wherever this script is run from.
+# bars.py and recipe_command.py lie one folder up, wherever this script is run from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bars import FILES, PROTOCOLS, BarsRows, ByTime, LastRows
+from bars import FILES, BarsRows, ByTime, LastRows
 from kuaivideo_vectors import read_vectors
+from recipe_command import (
+    OUT,
+    PROTOCOL,
+    SKIP_BAD,
+    WORKERS,
+    Recipe,
+    min_count_option,
+    raw_option,
+    report,
+    warn,
+)
 
-from loopctr_tf.errors import UsageError
-from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.features.prepared import SHARD_ROWS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.prepare.prepare import prepare_rows
 from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn
@@ -117,35 +126,13 @@ def _with_vectors(schema: Schema, path: Path) -> tuple[Schema, dict[str, Any]]:
     return schema.replace(tables=tables), facts
 
 
-@click.command()
-@click.option(
-    "--raw",
-    required=True,
-    type=click.Path(path_type=Path),
-    help=f"Folder with train.csv, test.csv and {VECTORS} of KuaiVideo_x1.",
-)
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist.",
-)
-@click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    default="honest",
-    show_default=True,
-    help="honest: the most recent tenth of train.csv is the validation split. bars: test.csv is, as "
-    "in BARS.",
-)
-@click.option(
-    "--min-count",
-    default=10,
-    show_default=True,
-    help="Users and videos that training rows hold less often count as unknown.",
-)
-@click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them.")
-@click.option("--workers", type=int, help="Processes; all cores where left out.")
+@click.command(cls=Recipe)
+@raw_option(f"train.csv, test.csv and {VECTORS} of KuaiVideo_x1")
+@OUT
+@PROTOCOL
+@min_count_option(10)
+@SKIP_BAD
+@WORKERS
 def main(raw, out, protocol, min_count, skip_bad, workers):
     """Prepare KuaiVideo_x1: which short videos a user clicks.
 
@@ -153,19 +140,10 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
     Example:
       python data/kuaivideo/prepare.py --raw ~/KuaiVideo_x1 --out build/kuaivideo
 
-    README.md beside this script tells where the files come from and what the columns are.
+    README.md beside this script says where the files come from and describes the columns.
     """
-
-    def warn(line):
-        tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
-
-    try:
-        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
-    click.echo(f"{out}: protocol {protocol}, rows {rows}")
+    stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
+    report(out, stats, f"protocol {protocol}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,13 @@ import click
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from movielens_raw import Raw, fetch_raw, read_raw
 from tqdm import tqdm
+
+# recipe_command.py lies one folder up, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from movielens_raw import Raw, fetch_raw, read_raw
+from recipe_command import OUT, Recipe, min_count_option, report
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SPLITS, PreparedWriter
@@ -283,13 +288,8 @@ def _facts(events: Events, short: int, long: int) -> dict:
     }
 
 
-@click.command()
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist.",
-)
+@click.command(cls=Recipe)
+@OUT
 @click.option(
     "--raw",
     type=click.Path(path_type=Path),
@@ -304,21 +304,14 @@ def _facts(events: Events, short: int, long: int) -> dict:
     show_default=True,
     help="Folder that keeps the download for the next time.",
 )
-@click.option(
-    "--short", default=50, show_default=True, help="Most recent events kept, as `history`."
-)
+@click.option("--short", default=50, show_default=True, help="Most recent events, as `history`.")
 @click.option(
     "--long",
     default=500,
     show_default=True,
-    help="Events before those kept, as `long_history`; 0 leaves that sequence out.",
+    help="Events before those, as `long_history`; 0 leaves that sequence out.",
 )
-@click.option(
-    "--min-count",
-    default=1,
-    show_default=True,
-    help="Values in fewer training rows count as unknown.",
-)
+@min_count_option(1)
 def main(out, raw, cache, short, long, min_count):
     """Prepare MovieLens: who likes which movie, with each user's past.
 
@@ -330,16 +323,11 @@ def main(out, raw, cache, short, long, min_count):
       python data/movielens/prepare.py --out build/prepared
       python data/movielens/prepare.py --raw ~/ml-1m --out build/ml-1m --short 100
 
-    Read it with loopctr_tf.read_dataset("build/prepared/train"); README.md beside this script tells
-    what the columns are.
+    Read it with loopctr_tf.read_dataset("build/prepared/train"); README.md beside this script
+    describes the columns.
     """
-    try:
-        stats = prepare(raw or fetch_raw(cache), out, short, long, min_count, progress=True)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
-    click.echo(f"{out}: rows {rows}; {stats['users']:,} users, {stats['items']:,} movies")
+    stats = prepare(raw or fetch_raw(cache), out, short, long, min_count, progress=True)
+    report(out, stats, f"{stats['users']:,} users, {stats['items']:,} movies")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import click
 import pyarrow.parquet as pq
+
+# recipe_command.py lies one folder up, wherever this script is run from.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from recipe_command import WORKERS, Recipe, report
 from synthetic_columns import ColumnMaker
 from synthetic_shards import BlockWriter, Collected
 from synthetic_users import simulate
@@ -18,7 +23,6 @@ from synthetic_world import Options, World
 from tqdm import tqdm
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.prepared import SPLITS
 from loopctr_tf.files import new_folder, require_new
 from loopctr_tf.prepare.workers import run_tasks, worker_count
 
@@ -120,7 +124,7 @@ def _option(name: str, text: str, **settings):
 DEFAULTS = Options()
 
 
-@click.command()
+@click.command(cls=Recipe)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Prepared folder to write; must not exist."
 )
@@ -132,11 +136,11 @@ DEFAULTS = Options()
 @_option("rows", "Impressions in the nine days.", default=DEFAULTS.rows)
 @_option("users", "Users, each with a row at least.", default=DEFAULTS.users)
 @_option("items", "Items on sale; memory grows with them.", default=DEFAULTS.items)
-@_option("short", "Most recent events kept, as `history`.", default=DEFAULTS.short)
-@_option("long", "Events before those kept, as `long_history`.", default=DEFAULTS.long)
+@_option("short", "Most recent events, as `history`.", default=DEFAULTS.short)
+@_option("long", "Events before those, as `long_history`.", default=DEFAULTS.long)
 @_option("seed", "Of all random numbers.", default=DEFAULTS.seed)
-@_option("workers", "Processes; all cores where left out.")
-def command(out, events, workers, **numbers):
+@WORKERS
+def main(out, events, workers, **numbers):
     """Prepare synthetic clicks of which the best possible AUC, GAUC and NE are known.
 
     Histories hold only events before the row. Split by time: of nine days the last is test, the one
@@ -148,7 +152,7 @@ def command(out, events, workers, **numbers):
       python data/synthetic/prepare.py --out build/small --rows 60000 --users 6000 --short 20 --long 100
       python data/synthetic/prepare.py --events build/log --rows 1000000 --users 100000
 
-    README.md beside this script tells what the columns are.
+    README.md beside this script describes the columns.
     """
     options = Options(**numbers)
     if out is None and events is None:
@@ -158,12 +162,9 @@ def command(out, events, workers, **numbers):
             require_new(path)
     if out is not None:
         stats = prepare(out, options, workers, progress=True)
-        rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
         best = stats["best"]["test"]
-        click.echo(
-            f"{out}: rows {rows}; best possible on test: "
-            + ", ".join(f"{name.upper()} {_figure(best[name])}" for name in ("auc", "gauc", "ne"))
-        )
+        figures = (f"{name.upper()} {_figure(best[name])}" for name in ("auc", "gauc", "ne"))
+        report(out, stats, "best possible on test: " + ", ".join(figures))
     if events is not None:
         totals = write_events(events, options, workers, progress=True)
         click.echo(f"{events}: {totals['events']:,} events, {totals['impressions']:,} impressions")
@@ -171,20 +172,6 @@ def command(out, events, workers, **numbers):
 
 def _figure(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; a mistake of the caller is one line and exit code 2."""
-    try:
-        command(arguments, prog_name="prepare.py", standalone_mode=False)
-    except UsageError as error:
-        message = str(error)
-    except click.ClickException as error:
-        message = " ".join(error.format_message().split())
-    else:
-        return
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
-# bars.py lies one folder up, wherever this script is run from.
+# bars.py and recipe_command.py lie one folder up, wherever this script is run from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taobao_raw
 import taobao_x1
 from bars import FILES as X1_FILES
 from bars import PROTOCOLS, BarsRows, LastRows
+from recipe_command import (
+    OUT,
+    PROTOCOL,
+    SKIP_BAD,
+    WORKERS,
+    Recipe,
+    min_count_option,
+    raw_option,
+    report,
+    warn,
+)
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.features.prepared import SHARD_ROWS, SPLITS
+from loopctr_tf.features.prepared import SHARD_ROWS
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import require_new
 from loopctr_tf.prepare.prepare import prepare_rows
@@ -115,36 +125,16 @@ def _is_x1(raw: Path) -> bool:
     )
 
 
-@click.command()
-@click.option(
-    "--raw",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv, or with "
-    "train.csv and test.csv of TaobaoAd_x1.",
+@click.command(cls=Recipe)
+@raw_option(
+    "raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv, or with train.csv and "
+    "test.csv of TaobaoAd_x1"
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist. Temporary files lie beside it.",
-)
-@click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    default="honest",
-    show_default=True,
-    help="honest: the validation split is cut from the training days. bars: it is the test split, as "
-    "in BARS.",
-)
-@click.option(
-    "--min-count",
-    default=10,
-    show_default=True,
-    help="Values that training rows hold less often count as unknown.",
-)
-@click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them.")
-@click.option("--workers", type=int, help="Processes; all cores where left out.")
+@OUT
+@PROTOCOL
+@min_count_option(10)
+@SKIP_BAD
+@WORKERS
 def main(raw, out, protocol, min_count, skip_bad, workers):
     """Prepare Taobao's ads: does a user click this ad?
 
@@ -152,19 +142,10 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
     Example:
       python data/taobao_ads/prepare.py --raw ~/taobao --out build/taobao_ads
 
-    README.md beside this script tells where the files come from and what the columns are.
+    README.md beside this script says where the files come from and describes the columns.
     """
-
-    def warn(line):
-        tqdm.write(line, file=sys.stderr)  # Not into the middle of a bar.
-
-    try:
-        stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
-    except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
-    click.echo(f"{out}: protocol {protocol}, rows {rows}")
+    stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
+    report(out, stats, f"protocol {protocol}")
 
 
 if __name__ == "__main__":

@@ -208,5 +208,5 @@ def test_command_line_from_another_folder(x1, tmp_path):
     command = [sys.executable, script, "--raw", x1, "--out", "out", "--protocol", "bars"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "out: protocol bars; rows train 8, valid 4, test 4\n"
+    assert result.stdout == "out: rows train 8, valid 4, test 4; protocol bars\n"
     assert "WARNING: 8 rows of train.csv were found" in result.stderr

@@ -138,7 +138,7 @@ def test_the_command(raw):
     arguments = ["--raw", str(raw), "--out", str(raw.parent / "out"), "--workers", "1"]
     result = CliRunner().invoke(recipe.main, [*arguments, "--protocol", "bars"])
     assert result.exit_code == 0
-    assert "protocol bars, rows train 40, valid 8, test 8" in result.stdout
+    assert "rows train 40, valid 8, test 8; protocol bars" in result.stdout
     assert "WARNING" in result.stderr
     again = CliRunner().invoke(recipe.main, arguments)
     assert again.exit_code == 2

@@ -265,7 +265,7 @@ def test_the_command(x1):
     arguments = ["--raw", str(x1), "--out", str(x1.parent / "out"), "--workers", "1"]
     result = CliRunner().invoke(recipe.main, arguments)
     assert result.exit_code == 0
-    assert "protocol honest, rows train 18, valid 2, test 3" in result.stdout
+    assert "rows train 18, valid 2, test 3; protocol honest" in result.stdout
     assert "WARNING" in result.stderr
     for wrong in (arguments, ["--raw", str(x1.parent), *arguments[2:3], str(x1.parent / "new")]):
         again = CliRunner().invoke(recipe.main, wrong)
