@@ -11,6 +11,7 @@ from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
+from loopctr_tf.layers.group_norm import GroupLayerNorm
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.loop import LoopBlock
@@ -27,6 +28,7 @@ __all__ = [
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
+    "GroupLayerNorm",
     "GroupProjection",
     "HSTULayer",
     "HyperConnection",

@@ -67,7 +67,15 @@ class HSTU(RankingModel):
         most = len(widths.request) + self._events + 1
         buckets = config.time_buckets if config.time_fields else 0
         self.stack = [
-            HSTULayer(config.heads, most, buckets, config.dropout, name=f"layer_{i}", **policy)
+            HSTULayer(
+                config.heads,
+                most,
+                buckets,
+                config.dropout,
+                self._norm_groups,
+                name=f"layer_{i}",
+                **policy,
+            )
             for i in range(config.layers)
         ]
         shape = tf.TensorShape([None, None, config.dim])
@@ -76,6 +84,11 @@ class HSTU(RankingModel):
             build(layer, shape)
         self.tower = MLP((*config.tower_units, 1), dropout=config.dropout, name="tower", **policy)
         build(self.tower, shape)
+
+    @property
+    def _norm_groups(self) -> int:
+        """Groups of tokens with norms of their own; 0 means one norm for all."""
+        return 0
 
     def _checked_time_fields(self) -> list[str]:
         """The time field of each sequence, [] where none is configured."""
@@ -127,19 +140,14 @@ class HSTU(RankingModel):
         weights = self.config.heads * tf.shape(state["mask"])[1]
         return rank_in_chunks(candidates.candidate, weights, score)
 
-    def _user(self, groups: TokenGroups, training) -> State:
-        first = len(self.schema.request_features) + len(self.schema.candidate_features)
-        rows = tf.shape(groups.sequences[0].lengths)[0]
-        prefix = len(groups.request)
-        tokens = [
-            self.projection.project(token, i)[:, None] for i, token in enumerate(groups.request)
-        ]
+    def _line(self, groups: TokenGroups) -> Timeline:
+        """Where the user's tokens stand: request features, then each sequence."""
+        rows, prefix = tf.shape(groups.sequences[0].lengths)[0], len(groups.request)
         masks, positions = [tf.fill([rows, prefix], True)], [tf.fill([rows, prefix], self._events)]
         ages, offset = [tf.fill([rows, prefix], -1.0)], 0
         for i, (spec, sequence) in enumerate(
             zip(self.schema.sequences, groups.sequences, strict=True)
         ):
-            tokens.append(self.projection.project(sequence.tokens, first + i))
             masks.append(sequence.mask)
             places = tf.range(tf.shape(sequence.tokens)[1])
             positions.append(offset + sequence.lengths[:, None] - 1 - places)
@@ -147,13 +155,25 @@ class HSTU(RankingModel):
             if self._time_fields:
                 ages.append(tf.maximum(sequence.numbers[self._time_fields[i]], 0.0))
         age = tf.concat(ages, axis=1) if self._time_fields else None
-        line = Timeline(tf.concat(masks, axis=1), tf.concat(positions, axis=1), age)
-        x, keys, values = tf.concat(tokens, axis=1), [], []
+        return Timeline(tf.concat(masks, axis=1), tf.concat(positions, axis=1), age)
+
+    def _user(self, groups: TokenGroups, training) -> State:
+        first = len(self.schema.request_features) + len(self.schema.candidate_features)
+        tokens = [
+            *(self.projection.project(token, i)[:, None] for i, token in enumerate(groups.request)),
+            *(
+                self.projection.project(sequence.tokens, first + i)
+                for i, sequence in enumerate(groups.sequences)
+            ),
+        ]
+        line, x, keys, values = self._line(groups), tf.concat(tokens, axis=1), [], []
         for layer in self.stack:
             x, k, v = layer(x, line, training=training)
             keys.append(k)
             values.append(v)
-        state = {name: value for name, value in line._asdict().items() if value is not None}
+        state = {"mask": line.mask, "position": line.position}
+        if line.age is not None:
+            state["age"] = line.age
         return {**state, "keys": tf.stack(keys, axis=1), "values": tf.stack(values, axis=1)}
 
     def _candidate_logits(self, state: State, candidates: list[tf.Tensor], training) -> tf.Tensor:

@@ -10,6 +10,7 @@ from loopctr_tf.layers.common import linear
 from loopctr_tf.layers.counting import count_flops
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward
+from loopctr_tf.models import StackCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.operations import watched
 
@@ -22,10 +23,10 @@ WORKED_OUT = {
 the equations' sizes, worked out apart from this code."""
 
 
-def workload(shape, **settings):
+def workload(shape, loops=2, **settings):
     config = LoopCTRConfig(
         dim=8, heads=2, ffn_dim=12, experts=3, num_queries=4, sink=False, tower_units=(6, 5),
-        history_mean=shape == "recent", loops=2, **settings,
+        history_mean=shape == "recent", loops=loops, **settings,
     )  # fmt: skip
     return workload_model(*SHAPES[shape], config)
 
@@ -68,6 +69,18 @@ def test_counts_equal_what_the_equations_give(shape):
         assert ranking_flops(model, user, candidate, f"loop_{depth}") == wanted
         assert flops_of(model.score, row, loops=depth) == sum(wanted)
     assert training_flops(model, batch) == training
+
+
+@pytest.mark.parametrize("loops", [1, 2, 3])
+def test_stackctr_takes_as_many_operations_as_loopctr_and_more_parameters(loops):
+    loop = workload("recent and long", loops)
+    stack = StackCTR(loop.schema, loop.config)
+    ((features, _),) = made_up_batches(loop.schema, 2)
+    for calls in ((loop, stack), (loop.score, stack.score)):
+        looped, stacked = (flops_of(call, features, loops=loops) for call in calls)
+        assert looped == stacked > 0
+    block = sum(weight.shape.num_elements() for weight in loop.loop_block.weights)
+    assert stack.count_params() - loop.count_params() == (loops - 1) * block
 
 
 def test_counted_operations_are_those_that_run():

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,6 +54,7 @@ def test_times_fall_into_logarithmic_buckets():
 
 
 def layer_of(dtype="float32", **options):
+    random.seed(1)  # of the initialisers
     layer = HSTULayer(heads=2, tokens=9, dtype=dtype, **options)
     layer.build([None, None, 4])
     harness.move_weights(layer)
@@ -81,10 +84,43 @@ def test_a_candidate_is_the_next_event_of_the_line(buckets):
     np.testing.assert_allclose(found[:, 0], whole[:, 3], atol=1e-5)
 
 
+def test_tokens_of_one_order_see_one_another_at_distances_without_sign():
+    layer, x = layer_of(), tf.constant(harness.normal(1, 4, 4), tf.float32)
+    whole = line([4], 4)._replace(order=tf.zeros([1, 4], tf.int32))
+    forth, _, _ = layer(x, whole)
+    back, _, _ = layer(x[:, ::-1], whole)
+    np.testing.assert_allclose(forth, back[:, ::-1], atol=1e-6)
+    causal, _, _ = layer(x, line([4], 4))
+    np.testing.assert_allclose(forth[:, 3], causal[:, 3], atol=1e-6)
+    assert np.abs(forth - causal)[:, :3].max(axis=(0, 2)).min() > 1e-3
+
+
+def test_norms_of_groups_that_are_equal_are_one_norm():
+    plain, grouped = layer_of(), layer_of(groups=2)
+    x, events = tf.constant(harness.normal(2, 3, 4), tf.float32), line([3, 3], 3)
+    for weight in grouped.weights:
+        name = weight.name.replace("gain", "gamma").replace("norm/bias", "norm/beta")
+        (same,) = [w for w in plain.weights if w.name == name]
+        weight.assign(tf.broadcast_to(same, weight.shape))
+    expected, keys, values = plain(x, events)
+    found, _, _ = grouped(x, events._replace(group=tf.constant([0, 1, 0])))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    expected = plain.rank(x, keys, values, events)
+    np.testing.assert_allclose(grouped.rank(x, keys, values, events), expected, atol=1e-5)
+    # A candidate is of the last group.
+    grouped.input_norm.bias.assign_add([[1.0] * 4, [0.0] * 4])
+    np.testing.assert_allclose(grouped.rank(x, keys, values, events), expected, atol=1e-5)
+
+
+def test_a_layer_with_groups_needs_those_of_the_tokens():
+    with pytest.raises(ValueError, match="groups is 2; give a line with the group of each token"):
+        layer_of(groups=2)(tf.ones([1, 3, 4]), line([3], 3))
+
+
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="heads is 3; give a divisor of the width 4"):
         HSTULayer(heads=3, tokens=2).build([None, None, 4])
 
 
 def test_every_option_is_kept():
-    harness.keeps_options(HSTULayer, heads=2, tokens=3, time_buckets=4, dropout=0.5)
+    harness.keeps_options(HSTULayer, heads=2, tokens=3, time_buckets=4, dropout=0.5, groups=3)

@@ -341,7 +341,8 @@ class LoopCTR(CachedUser, RankingModel):
 class StackCTR(LoopCTR):
     """LoopCTR without weight sharing (section 4.1): L distinct Loop Blocks, the paper's comparison.
 
-    Otherwise the same; it runs at 0 to ``config.loops`` loops.
+    Otherwise the same; it runs at 0 to ``config.loops`` loops. At each depth it takes as many operations
+    as LoopCTR; its parameters are LoopCTR's and (L - 1) times those of a Loop Block.
     """
 
     shares_loop_block = False
