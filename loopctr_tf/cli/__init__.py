@@ -5,6 +5,7 @@ import os
 import click
 
 from loopctr_tf.cli.bench import bench
+from loopctr_tf.cli.compare import compare
 from loopctr_tf.cli.data import data, prepare, schema_group
 from loopctr_tf.cli.models import evaluate, export, inspect, train
 from loopctr_tf.cli.running import run_command
@@ -23,6 +24,7 @@ def cli():
       loopctr prepare --schema schema.yaml --events log.parquet --out prepared    or from your own
       loopctr train prepared run --set dim=32             train; figures at every loop depth
       loopctr evaluate run prepared                       exact AUC, GAUC and NE on the test split
+      loopctr compare prepared --out build/compare        LoopCTR beside the other systems
       loopctr export run models/loopctr/1                 a SavedModel for TensorFlow Serving
       loopctr serve models/loopctr --port 8500            the embedded gRPC server
       loopctr score prepared/test --target localhost:8500 --out scores.csv
@@ -37,6 +39,7 @@ for command in (
     data,
     train,
     evaluate,
+    compare,
     export,
     inspect,
     serve,

@@ -52,7 +52,7 @@ def train(prepared, run, config, overrides, schema, quiet):
     from loopctr_tf.training.train import train as run_training
 
     results = run_training(
-        prepared, run, settings, schema, verbose=2 if quiet else "auto", say=click.echo
+        prepared, run, settings, schema, verbose=2 if quiet else "auto", log=click.echo
     )
     click.echo(
         f"best epoch {results['best_epoch']} of {len(results['history']['loss'])} "

@@ -32,6 +32,22 @@ def depth_plot(
     _save(figure, path)
 
 
+def tradeoff_plot(
+    path: str | Path,
+    points: Sequence[tuple[str, float, float, float | None]],
+    xlabel: str,
+    ylabel: str,
+) -> None:
+    """Labelled points (label, x, y, deviation of y or None), x on a logarithmic scale."""
+    figure, axis = plt.subplots(figsize=(8, 5))
+    for index, (label, x, y, deviation) in enumerate(points):
+        axis.errorbar(x, y, yerr=deviation, fmt="o", capsize=3, color=f"C{index % 10}")
+        axis.annotate(label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel, title=f"{ylabel} against {xlabel}")
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
 def training_plot(path: str | Path, history: Mapping[str, Sequence[float]]) -> None:
     """Loss and AUC of every head by epoch, training dashed and validation solid."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))

@@ -3,7 +3,7 @@
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def train(
     config: RunConfig | None = None,
     schema: Schema | None = None,
     verbose: int | str = "auto",
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
     """Trains on a prepared folder and leaves a run folder, as ``training.run_folder`` describes it.
 
@@ -91,12 +92,13 @@ def train(
       config: settings; the defaults by default.
       schema: another schema for the same rows, e.g. with shorter histories or fewer features.
       verbose: as in ``model.fit``.
-      say: takes lines for people.
+      log: takes lines for people.
+      callbacks: further ones, after those of the run folder.
 
     Returns:
-      What ``metrics.json`` holds: ``history`` (epoch -> figure lists), ``best_epoch``, ``valid``
-      (exact metrics by depth), ``protocol`` (of the prepared data, None where it names none),
-      ``parameters``, ``seconds``.
+      What ``metrics.json`` holds: ``history`` (epoch -> figure lists), ``best_epoch``, ``monitor``,
+      ``valid`` (exact metrics by head), ``served`` (the served head), ``protocol`` (of the prepared
+      data, None where it names none), ``parameters``, ``seconds``.
 
     Raises:
       UsageError: for bad settings, data or an existing run folder.
@@ -130,7 +132,7 @@ def train(
         model = config.build_model(schema)
         compile_model(model, settings)
     monitor = _checked_monitor(settings.monitor, model)
-    say(f"{type(model).__name__}: {model.count_params():,} parameters")
+    log(f"{type(model).__name__}: {model.count_params():,} parameters")
 
     run.mkdir(parents=True)
     schema.save(run)
@@ -144,7 +146,7 @@ def train(
                 datasets["train"],
                 validation_data=datasets["valid"],
                 epochs=settings.epochs,
-                callbacks=_callbacks(run, settings, monitor),
+                callbacks=[*_callbacks(run, settings, monitor), *callbacks],
                 verbose=verbose,
             ).history
     except UsageError:
@@ -161,6 +163,7 @@ def train(
         "parameters": model.count_params(),
         "seconds": seconds,
         "valid": validated,
+        "served": model.served,
         "protocol": stats.get("protocol"),
         "history": history,
     }

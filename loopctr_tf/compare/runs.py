@@ -1,0 +1,185 @@
+"""The trainings of a comparison: a process a system; what an earlier call finished is skipped."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopctr_tf.compare.protocol import Comparison, Row
+from loopctr_tf.errors import UsageError
+from loopctr_tf.files import json_text, write_json
+
+CHOICE = "choice.json"
+SPLITS = ("valid", "test")
+
+
+def row_folder(out: Path, row: Row) -> Path:
+    """Where a row's search and runs lie."""
+    return out / "runs" / row.name.replace(" ", "_")
+
+
+def seed_folder(out: Path, row: Row, seed: int) -> Path:
+    """The run folder of one final training, with ``valid.npz`` and ``test.npz`` beside the rest."""
+    return row_folder(out, row) / f"seed-{seed}"
+
+
+def train_rows(
+    out: Path,
+    prepared: Path,
+    comparison: Comparison,
+    jobs: int = 1,
+    devices: tuple[str, ...] = (),
+    log: Callable[[str], None] = print,
+) -> dict[str, str]:
+    """Searches and trains whatever is not finished; returns row name -> error of rows that failed.
+
+    Systems run first, ablations after the search of the full model. Another row goes on when one fails.
+
+    Args:
+      out: folder of the comparison.
+      prepared: prepared folder.
+      comparison: what to train.
+      jobs: processes at a time.
+      devices: values of CUDA_VISIBLE_DEVICES, dealt out to the processes in turn; empty leaves it alone.
+      log: takes lines for people.
+    """
+    failed: dict[str, str] = {}
+    rows = comparison.rows()
+    for stage in (
+        [r for r in rows if r.searched_as == r.name],
+        [r for r in rows if r.searched_as != r.name],
+    ):
+        # Processes end with their row, and with them TensorFlow's memory.
+        pool = ProcessPoolExecutor(
+            jobs, get_context("spawn"), max_tasks_per_child=1, initializer=_quiet
+        )
+        with pool:
+            futures = {}
+            for place, row in enumerate(stage):
+                if row.searched_as in failed:
+                    failed[row.name] = f"the search of {row.searched_as!r} failed"
+                    continue
+                device = devices[place % len(devices)] if devices else None
+                futures[pool.submit(train_row, out, prepared, comparison, row, device)] = row
+            for future in as_completed(futures):
+                row = futures[future]
+                try:
+                    seconds = future.result()
+                except Exception as error:  # of any kind: the other rows are still wanted
+                    failed[row.name] = f"{type(error).__name__}: {error}"
+                    log(f"{row.name}: FAILED, {failed[row.name]}")
+                else:
+                    log(f"{row.name}: done ({seconds:.0f} s in this call)")
+    return failed
+
+
+def train_row(
+    out: Path, prepared: Path, comparison: Comparison, row: Row, device: str | None = None
+) -> float:
+    """Searches and trains one row in this process; returns the seconds it took."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    # TensorFlow loads here, in the process of the row, with the devices that it may see.
+    from loopctr_tf.compare.search import search
+
+    start, folder = time.perf_counter(), row_folder(out, row)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def log(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    found = search(folder, prepared, comparison, row, log) if row.searched_as == row.name else None
+    if found is not None:
+        write_json(folder / CHOICE, found)
+    choice = chosen(out, row)["choice"]
+    for seed in range(1, comparison.protocol.seeds + 1):
+        _train_seed(out, prepared, comparison, row, choice, seed, log)
+    return time.perf_counter() - start
+
+
+def chosen(out: Path, row: Row) -> dict[str, Any]:
+    """What the search chose for a row; UsageError where it did not end."""
+    import json
+
+    path = out / "runs" / row.searched_as.replace(" ", "_") / CHOICE
+    if not path.is_file():
+        raise UsageError(
+            f"the search of {row.searched_as!r} did not end: no {str(path)!r}; run again"
+        )
+    return json.loads(path.read_text())
+
+
+def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
+    """One final training; the test split is read once, after it."""
+    import tf_keras as keras
+
+    from loopctr_tf.training.run_folder import CONFIG, load_run
+    from loopctr_tf.training.settings import RunConfig
+    from loopctr_tf.training.train import train
+
+    run, config = seed_folder(out, row, seed), comparison.config(row, choice, seed)
+    if (run / "test.npz").is_file():
+        if RunConfig.load(run / CONFIG).to_dict() == config.to_dict():
+            return
+        log(f"{row.name}: seed {seed} was trained with other settings, and is trained again")
+    shutil.rmtree(run, ignore_errors=True)
+    start = time.perf_counter()
+    train(prepared, run, config, verbose=0, log=lambda line: None)
+    shutil.rmtree(run / "checkpoints")  # of every epoch; the best weights stay
+    model, _ = load_run(run)
+    for split in SPLITS:
+        score_split(model, prepared, split, run / f"{split}.npz")
+    keras.backend.clear_session()
+    log(f"{row.name}: seed {seed} trained and scored ({time.perf_counter() - start:.0f} s)")
+
+
+def score_split(model, prepared: Path, split: str, path: Path) -> None:
+    """Writes labels, groups, probabilities [n, heads], heads and history lengths to ``path``."""
+    from loopctr_tf.evaluation.predict import evaluate_run
+    from loopctr_tf.features.dataset import read_dataset
+
+    _, predictions = evaluate_run(model, prepared, split)
+    names = [sequence.length_name for sequence in model.schema.sequences]
+    lengths = [
+        sum(features[name].numpy() for name in names)
+        for features, _ in read_dataset(prepared / split, model.schema, batch_size=4096)
+        if names
+    ]
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(
+        partial,
+        labels=predictions.labels,
+        groups=predictions.groups.astype("U"),
+        probabilities=predictions.probabilities,
+        heads=np.array(predictions.heads),
+        history=np.concatenate(lengths) if lengths else np.zeros(len(predictions.labels), int),
+    )
+    os.replace(partial, path)
+
+
+def _quiet() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def facts_of(prepared: Path) -> dict[str, Any]:
+    """What tells one prepared folder from another: row counts, protocol, and a digest of its schema."""
+    import hashlib
+
+    from loopctr_tf.features.prepared import read_stats
+    from loopctr_tf.features.schema import Schema
+
+    stats = read_stats(prepared)
+    schema = json_text(Schema.load(prepared).to_dict())
+    return {
+        "prepared": str(prepared),
+        "rows": stats["rows"],
+        "protocol_of_data": stats.get("protocol"),
+        "schema_sha256": hashlib.sha256(schema.encode()).hexdigest(),
+    }
