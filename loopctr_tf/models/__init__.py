@@ -10,6 +10,7 @@ MODELS = {
     "stackctr": ("loopctr_tf.models.loopctr.model", "StackCTR"),
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
+    "din": ("loopctr_tf.models.din", "DIN"),
 }
 """Name -> module and class."""
 
