@@ -11,6 +11,7 @@ MODELS = {
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
     "din": ("loopctr_tf.models.din", "DIN"),
+    "dcnv2": ("loopctr_tf.models.dcnv2", "DCNv2"),
 }
 """Name -> module and class."""
 
