@@ -12,6 +12,7 @@ MODELS = {
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
     "din": ("loopctr_tf.models.din", "DIN"),
     "dcnv2": ("loopctr_tf.models.dcnv2", "DCNv2"),
+    "autoint": ("loopctr_tf.models.autoint", "AutoInt"),
 }
 """Name -> module and class."""
 
