@@ -1,5 +1,6 @@
 """The layers of LoopCTR, each of use in any Keras 2 model."""
 
+from loopctr_tf.layers.activation_unit import ActivationUnit
 from loopctr_tf.layers.attention import (
     KeysValues,
     MoEAttention,
@@ -9,11 +10,13 @@ from loopctr_tf.layers.attention import (
 )
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
+from loopctr_tf.layers.cross import CrossLayer
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.group_norm import GroupLayerNorm
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
+from loopctr_tf.layers.interacting import InteractingLayer
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
@@ -24,7 +27,9 @@ from loopctr_tf.layers.routing import Router, Routing, balance_loss
 
 __all__ = [
     "MLP",
+    "ActivationUnit",
     "Connection",
+    "CrossLayer",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
@@ -32,6 +37,7 @@ __all__ = [
     "GroupProjection",
     "HSTULayer",
     "HyperConnection",
+    "InteractingLayer",
     "KeysValues",
     "LoopBlock",
     "MoEAttention",

@@ -11,6 +11,9 @@ MODELS = {
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
     "mtgr": ("loopctr_tf.models.mtgr", "MTGR"),
+    "din": ("loopctr_tf.models.din", "DIN"),
+    "dcnv2": ("loopctr_tf.models.dcnv2", "DCNv2"),
+    "autoint": ("loopctr_tf.models.autoint", "AutoInt"),
 }
 """Name -> module and class."""
 

@@ -20,6 +20,9 @@ SETTINGS = {
     "dlrm": {"bottom_units": [5], "tower_units": [6]},
     "hstu": {"heads": 2, "tower_units": [5], "time_fields": ["history_gap", "long_rating"]},
     "mtgr": {"heads": 2, "tower_units": [5], "time_fields": ["history_gap", "long_rating"]},
+    "din": {"attention_units": [5, 3], "tower_units": [6]},
+    "dcnv2": {"projection_dim": 3, "structure": "parallel", "tower_units": [6]},
+    "autoint": {"heads": 2, "layers": 2},
 }
 """The least of each model, at width 8."""
 ROWS, CANDIDATES = 6, 3
