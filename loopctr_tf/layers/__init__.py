@@ -11,29 +11,35 @@ from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
+from loopctr_tf.layers.hiformer import CompositeDense, HiformerLayer
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
+from loopctr_tf.layers.multi_head import MultiHeadAttention, attend_by_head, rotate
 from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
+from loopctr_tf.layers.token_dense import TokenDense
 
 __all__ = [
     "MLP",
+    "CompositeDense",
     "Connection",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
     "GroupProjection",
     "HSTULayer",
+    "HiformerLayer",
     "HyperConnection",
     "KeysValues",
     "LoopBlock",
     "MoEAttention",
     "MoEFeedForward",
+    "MultiHeadAttention",
     "RMSNorm",
     "RecencyEmbedding",
     "Router",
@@ -41,9 +47,12 @@ __all__ = [
     "SequenceCompression",
     "StackedExperts",
     "Timeline",
+    "TokenDense",
     "attend",
+    "attend_by_head",
     "balance_loss",
     "masked_keys_values",
     "masked_mean",
     "project_queries",
+    "rotate",
 ]
