@@ -14,6 +14,7 @@ from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.hiformer import CompositeDense, HiformerLayer
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
+from loopctr_tf.layers.interformer import CrossArch, InterFormerLayer, MaskNet
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
@@ -28,6 +29,7 @@ __all__ = [
     "MLP",
     "CompositeDense",
     "Connection",
+    "CrossArch",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
@@ -35,8 +37,10 @@ __all__ = [
     "HSTULayer",
     "HiformerLayer",
     "HyperConnection",
+    "InterFormerLayer",
     "KeysValues",
     "LoopBlock",
+    "MaskNet",
     "MoEAttention",
     "MoEFeedForward",
     "MultiHeadAttention",
