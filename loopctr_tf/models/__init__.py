@@ -11,6 +11,7 @@ MODELS = {
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
     "hiformer": ("loopctr_tf.models.hiformer", "Hiformer"),
+    "interformer": ("loopctr_tf.models.interformer", "InterFormer"),
 }
 """Name -> module and class."""
 

@@ -20,6 +20,13 @@ SETTINGS = {
     "dlrm": {"bottom_units": [5], "tower_units": [6]},
     "hstu": {"heads": 2, "tower_units": [5], "time_fields": ["history_gap", "long_rating"]},
     "hiformer": {"heads": 2, "ffn_dim": 6, "rank": 3, "tower_units": [5]},
+    "interformer": {
+        "heads": 2,
+        "ffn_dim": 6,
+        "cls_tokens": 2,
+        "recent_tokens": 3,
+        "tower_units": [5],
+    },
 }
 """The least of each model, at width 8."""
 ROWS, CANDIDATES = 6, 3

@@ -35,14 +35,11 @@ def attention(query, keys: list, values: list, heads: int) -> tf.Tensor:
     """One query [d] over keys and values [d], head by head; zero without keys."""
     if not keys:
         return tf.zeros_like(query)
-    width, read = query.shape[0] // heads, []
-    for h in range(heads):
-        part = slice(h * width, (h + 1) * width)
-        logits = [tf.reduce_sum(query[part] * key[part]) / math.sqrt(width) for key in keys]
-        scores = [tf.exp(logit - max(logits)) for logit in logits]
-        read.append(
-            sum(s / sum(scores) * value[part] for s, value in zip(scores, values, strict=True))
-        )
+    parts = (tf.split(x, heads, axis=-1) for x in (query, tf.stack(keys), tf.stack(values)))
+    read = []
+    for q, k, v in zip(*parts, strict=True):
+        scores = tf.exp(tf.linalg.matvec(k, q) / math.sqrt(q.shape[0]))
+        read.append(tf.linalg.matvec(v, scores / tf.reduce_sum(scores), transpose_a=True))
     return tf.concat(read, 0)
 
 
