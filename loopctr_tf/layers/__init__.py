@@ -14,21 +14,27 @@ from loopctr_tf.layers.cross import CrossLayer
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.group_norm import GroupLayerNorm
+from loopctr_tf.layers.hiformer import CompositeDense, HiformerLayer
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.interacting import InteractingLayer
+from loopctr_tf.layers.interformer import CrossArch, InterFormerLayer, MaskNet
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
+from loopctr_tf.layers.multi_head import MultiHeadAttention, attend_by_head, rotate
 from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
+from loopctr_tf.layers.token_dense import TokenDense
 
 __all__ = [
     "MLP",
     "ActivationUnit",
+    "CompositeDense",
     "Connection",
+    "CrossArch",
     "CrossLayer",
     "EntryBlock",
     "ExitBlock",
@@ -36,12 +42,16 @@ __all__ = [
     "GroupLayerNorm",
     "GroupProjection",
     "HSTULayer",
+    "HiformerLayer",
     "HyperConnection",
+    "InterFormerLayer",
     "InteractingLayer",
     "KeysValues",
     "LoopBlock",
+    "MaskNet",
     "MoEAttention",
     "MoEFeedForward",
+    "MultiHeadAttention",
     "RMSNorm",
     "RecencyEmbedding",
     "Router",
@@ -49,9 +59,12 @@ __all__ = [
     "SequenceCompression",
     "StackedExperts",
     "Timeline",
+    "TokenDense",
     "attend",
+    "attend_by_head",
     "balance_loss",
     "masked_keys_values",
     "masked_mean",
     "project_queries",
+    "rotate",
 ]

@@ -14,6 +14,8 @@ MODELS = {
     "din": ("loopctr_tf.models.din", "DIN"),
     "dcnv2": ("loopctr_tf.models.dcnv2", "DCNv2"),
     "autoint": ("loopctr_tf.models.autoint", "AutoInt"),
+    "hiformer": ("loopctr_tf.models.hiformer", "Hiformer"),
+    "interformer": ("loopctr_tf.models.interformer", "InterFormer"),
 }
 """Name -> module and class."""
 

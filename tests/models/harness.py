@@ -23,6 +23,14 @@ SETTINGS = {
     "din": {"attention_units": [5, 3], "tower_units": [6]},
     "dcnv2": {"projection_dim": 3, "structure": "parallel", "tower_units": [6]},
     "autoint": {"heads": 2, "layers": 2},
+    "hiformer": {"heads": 2, "ffn_dim": 6, "rank": 3, "tower_units": [5]},
+    "interformer": {
+        "heads": 2,
+        "ffn_dim": 6,
+        "cls_tokens": 2,
+        "recent_tokens": 3,
+        "tower_units": [5],
+    },
 }
 """The least of each model, at width 8."""
 ROWS, CANDIDATES = 6, 3
