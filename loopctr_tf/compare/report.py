@@ -67,8 +67,8 @@ def _sections(results: Mapping[str, Any]) -> list[str]:
         parts += [
             "## The oracle, its null control and honest rivals",
             "The oracle picks the depth of least loss with the label in sight. The null control is the "
-            "same oracle on depths whose deviations come from other rows: real headroom is the oracle minus it. "
-            "The honest selector is fitted on the validation split.",
+            "same oracle on depths whose deviations come from other rows: real headroom is the oracle "
+            "minus it. The honest selector is fitted on the validation split.",
             *(_oracle_table(name, found) for name, found in results["oracle"].items()),
         ]
     return [*parts, "## What the search chose", _search(results), "## Protocol", _protocol(results)]
