@@ -14,8 +14,10 @@ from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.loop import LoopBlock
+from loopctr_tf.layers.mixed_block import MixedBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
+from loopctr_tf.layers.newest_first import NewestFirst
 from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
@@ -32,8 +34,10 @@ __all__ = [
     "HyperConnection",
     "KeysValues",
     "LoopBlock",
+    "MixedBlock",
     "MoEAttention",
     "MoEFeedForward",
+    "NewestFirst",
     "RMSNorm",
     "RecencyEmbedding",
     "Router",
