@@ -10,6 +10,7 @@ MODELS = {
     "stackctr": ("loopctr_tf.models.loopctr.model", "StackCTR"),
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
+    "onetrans": ("loopctr_tf.models.onetrans", "OneTrans"),
 }
 """Name -> module and class."""
 

@@ -19,6 +19,7 @@ SETTINGS = {
     "stackctr": LOOPS,
     "dlrm": {"bottom_units": [5], "tower_units": [6]},
     "hstu": {"heads": 2, "tower_units": [5], "time_fields": ["history_gap", "long_rating"]},
+    "onetrans": {"layers": 3, "heads": 2, "ffn_dim": 6, "final_queries": 1, "tower_units": [5]},
 }
 """The least of each model, at width 8."""
 ROWS, CANDIDATES = 6, 3
