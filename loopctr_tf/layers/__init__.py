@@ -20,9 +20,11 @@ from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.interacting import InteractingLayer
 from loopctr_tf.layers.interformer import CrossArch, InterFormerLayer, MaskNet
 from loopctr_tf.layers.loop import LoopBlock
+from loopctr_tf.layers.mixed_block import MixedBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
 from loopctr_tf.layers.multi_head import MultiHeadAttention, attend_by_head, rotate
+from loopctr_tf.layers.newest_first import NewestFirst
 from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
@@ -49,9 +51,11 @@ __all__ = [
     "KeysValues",
     "LoopBlock",
     "MaskNet",
+    "MixedBlock",
     "MoEAttention",
     "MoEFeedForward",
     "MultiHeadAttention",
+    "NewestFirst",
     "RMSNorm",
     "RecencyEmbedding",
     "Router",

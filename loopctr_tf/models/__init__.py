@@ -16,6 +16,7 @@ MODELS = {
     "autoint": ("loopctr_tf.models.autoint", "AutoInt"),
     "hiformer": ("loopctr_tf.models.hiformer", "Hiformer"),
     "interformer": ("loopctr_tf.models.interformer", "InterFormer"),
+    "onetrans": ("loopctr_tf.models.onetrans", "OneTrans"),
 }
 """Name -> module and class."""
 

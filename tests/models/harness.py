@@ -31,6 +31,7 @@ SETTINGS = {
         "recent_tokens": 3,
         "tower_units": [5],
     },
+    "onetrans": {"layers": 3, "heads": 2, "ffn_dim": 6, "final_queries": 1, "tower_units": [5]},
 }
 """The least of each model, at width 8."""
 ROWS, CANDIDATES = 6, 3
