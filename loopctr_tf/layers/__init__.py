@@ -9,10 +9,18 @@ from loopctr_tf.layers.attention import (
 )
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
+from loopctr_tf.layers.dhen import DHENLayer
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
+from loopctr_tf.layers.interactions import (
+    CrossProducts,
+    DotProducts,
+    LinearCompression,
+    VectorAttention,
+    VectorMLP,
+)
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mlp import MLP
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward, StackedExperts
@@ -20,10 +28,14 @@ from loopctr_tf.layers.pooling import masked_mean
 from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
+from loopctr_tf.layers.wukong import WukongLayer
 
 __all__ = [
     "MLP",
     "Connection",
+    "CrossProducts",
+    "DHENLayer",
+    "DotProducts",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
@@ -31,6 +43,7 @@ __all__ = [
     "HSTULayer",
     "HyperConnection",
     "KeysValues",
+    "LinearCompression",
     "LoopBlock",
     "MoEAttention",
     "MoEFeedForward",
@@ -41,6 +54,9 @@ __all__ = [
     "SequenceCompression",
     "StackedExperts",
     "Timeline",
+    "VectorAttention",
+    "VectorMLP",
+    "WukongLayer",
     "attend",
     "balance_loss",
     "masked_keys_values",

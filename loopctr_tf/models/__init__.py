@@ -9,6 +9,8 @@ MODELS = {
     "loopctr": ("loopctr_tf.models.loopctr.model", "LoopCTR"),
     "stackctr": ("loopctr_tf.models.loopctr.model", "StackCTR"),
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
+    "wukong": ("loopctr_tf.models.wukong", "Wukong"),
+    "dhen": ("loopctr_tf.models.dhen", "DHEN"),
     "hstu": ("loopctr_tf.models.hstu", "HSTU"),
 }
 """Name -> module and class."""

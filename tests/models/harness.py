@@ -18,6 +18,22 @@ SETTINGS = {
     "loopctr": LOOPS,
     "stackctr": LOOPS,
     "dlrm": {"bottom_units": [5], "tower_units": [6]},
+    "wukong": {
+        "fm_outputs": 3,
+        "compressed": 2,
+        "rank": 2,
+        "mlp_units": [6],
+        "tower_units": [5],
+    },
+    "dhen": {
+        "modules": ["dot", "attention", "cross", "linear", "mlp"],
+        "outputs": 3,
+        "heads": 2,
+        "ffn_units": 6,
+        "cross_rank": 2,
+        "mlp_units": [5],
+        "tower_units": [5],
+    },
     "hstu": {"heads": 2, "tower_units": [5], "time_fields": ["history_gap", "long_rating"]},
 }
 """The least of each model, at width 8."""
