@@ -101,7 +101,7 @@ class VectorMLP(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("loopctr_tf")
 class DotProducts(VectorMLP):
-    """An MLP from the dot products of all pairs, <x_i, x_j> for i < j, to new vectors.
+    """An MLP from the dot products of all pairs, <x_i, x_j> / sqrt(d) for i < j, to new vectors.
 
     Takes the arguments of :class:`VectorMLP`; needs two vectors or more.
 
@@ -124,7 +124,8 @@ class DotProducts(VectorMLP):
         record_product(x.shape, self.vectors)
         products = tf.matmul(x, x, transpose_b=True)  # [B, n, n]
         rows, columns = np.triu_indices(self.vectors, 1)
-        products = tf.reshape(products, [-1, self.vectors**2])
+        # Between normalised vectors they are of the order of sqrt(d), more than what they are added to.
+        products = tf.reshape(products, [-1, self.vectors**2]) * self.width**-0.5
         return tf.gather(products, rows * self.vectors + columns, axis=1)
 
 

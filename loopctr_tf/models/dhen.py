@@ -64,17 +64,22 @@ class DHEN(RankingModel):
     where the number of vectors stays, else W X (eq. 2); Norm is a layer norm of each vector. X_0 has one
     vector of width d for each feature and, ours, for the mean of each sequence's events.
 
-    Ours: the cross is DCN V2's of low rank, more expressive than the first DCN's; mlp is a module (the
-    paper has convolution, left out because features have no order); all modules give the same number of
-    vectors; numbers enter as vectors of their own and not as a second, dense input of every layer.
+    Ours: dot products are divided by sqrt(d), so that they do not outweigh other modules in a sum; the
+    cross is DCN V2's of low rank, more expressive than DCN's; attention has no biases; mlp is a module
+    (the paper has convolution, left out as features have no order); all modules give the same number
+    of vectors; numbers enter as vectors of their own and not as a second, dense input of every layer.
 
-    Parameters beside the tables, for M vectors that a layer gives (m, or m for each module where they
-    are concatenated), MLP widths u and tower widths t: (d_g + 1) d for each group;
-    (M d + 1) t_1 + ... + (t_last + 1) for the tower; and for each layer of n vectors, the number of
-    groups in the first one and M in the others, 2 d, n M where n is not M, and for each module
-    dot: (n (n - 1) / 2 + 1) u_1 + ... + (u_last + 1) m d; mlp: the same with n d for n (n - 1) / 2;
-    attention: 4 d^2 + 2 d f + f + 5 d + n m with ffn_units f; cross: n d (2 r + 1) + n m with rank r;
-    linear: n m.
+    Parameters beside the tables, with widths u of MLPs and t of the tower, for a layer that maps n
+    vectors (the groups in the first layer) to M (m, or m for each module where they are concatenated):
+    (d_g + 1) d for each group; in each layer 2 d, n M where n is not M, and of its modules
+
+    - dot: (n (n - 1) / 2 + 1) u_1 + ... + (u_last + 1) m d;
+    - mlp: (n d + 1) u_1 + ... + (u_last + 1) m d;
+    - attention: 4 d^2 + 2 d f + f + 5 d + n m, with f = ffn_units;
+    - cross: n d (2 r + 1) + n m, with r = cross_rank;
+    - linear: n m;
+
+    and (M d + 1) t_1 + ... + (t_last + 1) for the tower.
 
     Source: Zhang et al., DHEN: A Deep and Hierarchical Ensemble Network for Large-Scale Click-Through
     Rate Prediction.

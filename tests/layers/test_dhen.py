@@ -37,6 +37,7 @@ def linear(w, name, x):
 def dot(w, x):
     pairs = np.array([[row[i] @ row[j] for i in range(4) for j in range(i + 1, 4)] for row in x])
     path = "dot/mlp/dense_0"
+    pairs /= x.shape[2] ** 0.5
     return (pairs @ w[f"{path}/kernel"] + w[f"{path}/bias"]).reshape(len(x), 2, -1)
 
 

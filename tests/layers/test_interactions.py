@@ -33,8 +33,8 @@ def test_linear_compression_by_hand():
 
 def test_dot_products_by_hand():
     layer = given(DotProducts(1), [[1, 0], [10, 0], [0, 1]], [0, 0.5])
-    # <x_1, x_2> = 1, <x_1, x_3> = 8, <x_2, x_3> = -4.
-    np.testing.assert_array_equal(layer(X), [[[81, -3.5]]])
+    # <x_1, x_2> = 1, <x_1, x_3> = 8, <x_2, x_3> = -4; each divided by the root of 2.
+    np.testing.assert_allclose(layer(X), [[[81 / 2**0.5, 0.5 - 4 / 2**0.5]]], rtol=1e-6)
 
 
 def test_vector_mlp_by_hand():
@@ -92,7 +92,7 @@ def linear_reference(w, x, path="kernel"):
 def dot_reference(w, x):
     n = x.shape[1]
     dots = [[v[i] @ v[j] for i in range(n) for j in range(i + 1, n)] for v in x]
-    return mlp(w, "mlp", np.array(dots)).reshape(len(x), 2, -1)
+    return mlp(w, "mlp", np.array(dots) / x.shape[2] ** 0.5).reshape(len(x), 2, -1)
 
 
 def mlp_reference(w, x):

@@ -11,8 +11,8 @@ from tests.reference import dhen as reference
 
 @pytest.mark.parametrize("ensemble", ["sum", "concat"])
 def test_parameters_follow_the_formula(ensemble):
-    d, m, heads_out, f, r, u = 8, 3, 3, 6, 2, 5
-    given = heads_out if ensemble == "sum" else 5 * m
+    d, m, f, r, u = 8, 3, 6, 2, 5
+    given = m if ensemble == "sum" else 5 * m
 
     def layer(n):
         modules = {

@@ -11,7 +11,7 @@ from tests.reference.vectors import combined, row_vectors
 
 def dot(module, x: list) -> list:
     pairs = [tf.reduce_sum(x[i] * x[j]) for i in range(len(x)) for j in range(i + 1, len(x))]
-    return tf.split(mlp(module.mlp, tf.stack(pairs)), module.outputs)
+    return tf.split(mlp(module.mlp, tf.stack(pairs) / math.sqrt(module.width)), module.outputs)
 
 
 def attention(module, x: list) -> list:
