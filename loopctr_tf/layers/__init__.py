@@ -11,6 +11,7 @@ from loopctr_tf.layers.attention import (
 from loopctr_tf.layers.common import RMSNorm
 from loopctr_tf.layers.compression import SequenceCompression
 from loopctr_tf.layers.cross import CrossLayer
+from loopctr_tf.layers.dhen import DHENLayer
 from loopctr_tf.layers.entry import EntryBlock
 from loopctr_tf.layers.exit import ExitBlock
 from loopctr_tf.layers.group_norm import GroupLayerNorm
@@ -18,6 +19,13 @@ from loopctr_tf.layers.hiformer import CompositeDense, HiformerLayer
 from loopctr_tf.layers.hstu import HSTULayer, Timeline
 from loopctr_tf.layers.hyper_connections import Connection, HyperConnection
 from loopctr_tf.layers.interacting import InteractingLayer
+from loopctr_tf.layers.interactions import (
+    CrossProducts,
+    DotProducts,
+    LinearCompression,
+    VectorAttention,
+    VectorMLP,
+)
 from loopctr_tf.layers.interformer import CrossArch, InterFormerLayer, MaskNet
 from loopctr_tf.layers.loop import LoopBlock
 from loopctr_tf.layers.mixed_block import MixedBlock
@@ -30,6 +38,7 @@ from loopctr_tf.layers.projection import GroupProjection
 from loopctr_tf.layers.recency import RecencyEmbedding
 from loopctr_tf.layers.routing import Router, Routing, balance_loss
 from loopctr_tf.layers.token_dense import TokenDense
+from loopctr_tf.layers.wukong import WukongLayer
 
 __all__ = [
     "MLP",
@@ -38,6 +47,9 @@ __all__ = [
     "Connection",
     "CrossArch",
     "CrossLayer",
+    "CrossProducts",
+    "DHENLayer",
+    "DotProducts",
     "EntryBlock",
     "ExitBlock",
     "ExpertDense",
@@ -49,6 +61,7 @@ __all__ = [
     "InterFormerLayer",
     "InteractingLayer",
     "KeysValues",
+    "LinearCompression",
     "LoopBlock",
     "MaskNet",
     "MixedBlock",
@@ -64,6 +77,9 @@ __all__ = [
     "StackedExperts",
     "Timeline",
     "TokenDense",
+    "VectorAttention",
+    "VectorMLP",
+    "WukongLayer",
     "attend",
     "attend_by_head",
     "balance_loss",

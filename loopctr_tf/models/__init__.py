@@ -9,16 +9,18 @@ MODELS = {
     "loopctr": ("loopctr_tf.models.loopctr.model", "LoopCTR"),
     "stackctr": ("loopctr_tf.models.loopctr.model", "StackCTR"),
     "dlrm": ("loopctr_tf.models.dlrm", "DLRM"),
-    "hstu": ("loopctr_tf.models.hstu", "HSTU"),
-    "mtgr": ("loopctr_tf.models.mtgr", "MTGR"),
     "din": ("loopctr_tf.models.din", "DIN"),
     "dcnv2": ("loopctr_tf.models.dcnv2", "DCNv2"),
+    "wukong": ("loopctr_tf.models.wukong", "Wukong"),
+    "dhen": ("loopctr_tf.models.dhen", "DHEN"),
     "autoint": ("loopctr_tf.models.autoint", "AutoInt"),
     "hiformer": ("loopctr_tf.models.hiformer", "Hiformer"),
     "interformer": ("loopctr_tf.models.interformer", "InterFormer"),
     "onetrans": ("loopctr_tf.models.onetrans", "OneTrans"),
+    "hstu": ("loopctr_tf.models.hstu", "HSTU"),
+    "mtgr": ("loopctr_tf.models.mtgr", "MTGR"),
 }
-"""Name -> module and class."""
+"""Name -> module and class, in the order of the paper's Table 2."""
 
 _CONFIGS = {
     "loopctr": ("loopctr_tf.models.loopctr.settings", "LoopCTRConfig"),
