@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.reference.dlrm import mlp, wide
 from tests.reference.hstu import layer_norm
-from tests.reference.vectors import combined, row_vectors
+from tests.reference.vectors import combined, feature_vectors
 
 
 def dot(module, x: list) -> list:
@@ -68,7 +68,7 @@ def logits(model, tokens) -> tf.Tensor:
     """[B] of token groups as ``model.encoder`` returns them."""
     found, config = [], model.config
     for row in range(tokens.sequences[0].lengths.shape[0]):
-        x = row_vectors(model.vectors, tokens, row)
+        x = feature_vectors(model.vectors, tokens, row)
         for layer in model.stack:
             x = interact(layer, config.modules, config.ensemble == "concat", x)
         found.append(mlp(model.tower, tf.concat(x, 0))[0])

@@ -1,5 +1,3 @@
-"""One vector for each token group, in float64, from the weights of a FeatureVectors layer."""
-
 """One vector for each token group of a row, in float64, and what models of vectors share."""
 
 import tensorflow as tf
@@ -25,20 +23,6 @@ def feature_vectors(layer, tokens, row: int) -> list[tf.Tensor]:
         nothing = tf.zeros(sequence.tokens.shape[-1], tf.float64)
         groups.append(sum(real) / len(real) if real else nothing)
     return [projected(layer.projection, group, i) for i, group in enumerate(groups)]
-
-
-def row_vectors(layer, tokens, row: int) -> list[tf.Tensor]:
-    """Vectors [d] of a row: projections of every feature and of the mean of a sequence's real events."""
-    groups = [wide(token[row]) for token in (*tokens.request, *tokens.candidate)]
-    for sequence in tokens.sequences:
-        events = [wide(sequence.tokens[row, t]) for t in range(int(sequence.lengths[row]))]
-        nothing = tf.zeros(sequence.tokens.shape[-1], tf.float64)
-        groups.append(sum(events) / len(events) if events else nothing)
-    kernels, biases = layer.projection.kernels, layer.projection.biases
-    return [
-        tf.tensordot(group, wide(kernel), 1) + wide(bias)
-        for group, kernel, bias in zip(groups, kernels, biases, strict=True)
-    ]
 
 
 def combined(layer, vectors: list) -> list[tf.Tensor]:

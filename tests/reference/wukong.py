@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.reference.dlrm import mlp, wide
 from tests.reference.hstu import layer_norm
-from tests.reference.vectors import combined, row_vectors
+from tests.reference.vectors import combined, feature_vectors
 
 
 def interact(layer, x: list) -> list:
@@ -24,7 +24,7 @@ def logits(model, tokens) -> tf.Tensor:
     """[B] of token groups as ``model.encoder`` returns them."""
     found = []
     for row in range(tokens.sequences[0].lengths.shape[0]):
-        x = row_vectors(model.vectors, tokens, row)
+        x = feature_vectors(model.vectors, tokens, row)
         for layer in model.stack:
             x = interact(layer, x)
         found.append(mlp(model.tower, tf.concat(x, 0))[0])
