@@ -8,7 +8,7 @@ from loopctr_tf.bench import machine
 from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.kinds import OPTIMIZER
 from loopctr_tf.bench.profile import calls_for, where_time_goes
-from loopctr_tf.bench.session import check_least
+from loopctr_tf.bench.report import check_least, described
 from loopctr_tf.bench.steps import (
     TrainingSteps,
     history_lengths,
@@ -47,7 +47,8 @@ def bench_train(
       step, ``peak_memory_bytes`` (of the process, with tracing and building),
       ``steps_memory_bytes`` (peak in the timed steps, on Linux), ``first_step_s``,
       ``where_time_goes`` (see :func:`~loopctr_tf.bench.profile.where_time_goes`), ``batch_size``,
-      ``mean_lengths``, ``padded_lengths``, ``parameters``, ``machine``, ``settings``, ``training``.
+      ``mean_lengths``, ``padded_lengths``, ``parameters``, and what
+      :func:`~loopctr_tf.bench.report.described` gives.
 
     Raises:
       UsageError: for a batch size below 1 or above the split's rows, and for a strategy.
@@ -84,9 +85,5 @@ def bench_train(
         "mean_lengths": {name: float(events.mean()) for name, events in lengths.items()},
         "padded_lengths": padded_lengths(schema, batches),
         "parameters": model.count_params(),
-        "machine": machine.describe(),
-        "model": config.name,
-        "settings": config.model.to_dict(),
-        "execution": config.execution.to_dict(),
-        "training": {**config.training.to_dict(), "batch_size": batch_size},
+        **described(config, batch_size=batch_size),
     }

@@ -8,8 +8,9 @@ from loopctr_tf.bench import kinds
 from loopctr_tf.bench.flops import flops_of
 from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.texts import score_text
-from loopctr_tf.bench.workload import workload_model
+from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.bench.test_train import SMALL
 from tests.conftest import command
@@ -25,7 +26,7 @@ def report():
 def test_every_depth_and_size_once(report):
     rows = report["scoring"]
     assert [(row["batch_size"], row["loops"]) for row in rows] == [(1, 0), (1, 1), (6, 0), (6, 1)]
-    model = workload_model(3, 0, LoopCTRConfig.from_dict(report["settings"]))
+    model = LoopCTR(workload_schema(3), LoopCTRConfig.from_dict(report["settings"]))
     ((one, _),) = made_up_batches(model.schema, 1)
     for row in rows:
         assert row["calls"] >= 5

@@ -16,8 +16,9 @@ from loopctr_tf.bench.steps import (
 )
 from loopctr_tf.bench.texts import train_text
 from loopctr_tf.bench.train import bench_train
-from loopctr_tf.bench.workload import workload_model, workload_schema
+from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.conftest import command
@@ -97,7 +98,7 @@ def test_steps_take_the_batches_in_turn_and_learn():
     first, second = made_up_batches(schema, 8, 2)
     assert first[0]["item_id"].numpy().tolist() != second[0]["item_id"].numpy().tolist()
     config = tiny_config(loops=0, streams=1, experts=1, active_experts=1)
-    model = workload_model(3, 0, config)
+    model = LoopCTR(workload_schema(3), config)
     step = TrainingSteps(model, TrainingConfig(learning_rate=0.01), [first, second])
     losses = [step() for _ in range(40)]
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
