@@ -10,8 +10,9 @@ from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
+from loopctr_tf.bench.endpoint import FIRST_S, PREDICT, Endpoint
 from loopctr_tf.bench.report import Log, silent
-from loopctr_tf.bench.requests import EXAMPLES, FIRST_S, PREDICT, TOP_K, Endpoint, Requests
+from loopctr_tf.bench.requests import EXAMPLES, TOP_K, Requests
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring import Signature, names, tensors
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import grpc
 
+from loopctr_tf.bench.endpoint import FIRST_S, Endpoint, Send
 from loopctr_tf.bench.report import Log, check_least, silent
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, Send
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.timing import quantiles
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
@@ -84,9 +85,9 @@ def measure(
     """One measurement.
 
     Returns:
-      ``clients``; ``requests`` answered, ``requests_per_s``, ``p50_ms``, ``p95_ms``, ``p99_ms`` (None
-      without any); ``errors`` by status; ``unsent``: requests that were due by the end, when every
-      client was busy. They count in the percentiles with the time that they had waited.
+      ``clients``; ``requests`` answered (``calls`` as well), ``requests_per_s``; ``p50_ms``, ``p95_ms``,
+      ``p99_ms`` (None without any); ``errors`` by status; ``unsent``: requests that were due by the
+      end, when every client was busy. They count in the percentiles with the time that they had waited.
     """
     latencies: list[float] = []
     errors: Counter[str] = Counter()
@@ -119,6 +120,7 @@ def measure(
         "requests": len(latencies),
         "requests_per_s": len(latencies) / elapsed,
         **quantiles([*latencies, *waited]),
+        "calls": len(latencies),
         "errors": dict(errors),
         "unsent": len(waited),
     }

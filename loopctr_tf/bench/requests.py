@@ -1,80 +1,22 @@
 """Made-up valid requests for a model that is served, from what the server says it takes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.frame import Column
 from loopctr_tf.features.inputs import BATCH, CANDIDATES, VALUES
 from loopctr_tf.features.prepared import serialize_examples
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.scoring import ScoringClient, ScoringError, Signature, TensorInfo, names, tensors
-from loopctr_tf.scoring.client.channel import channel_options, choose_credentials
+from loopctr_tf.scoring import ScoringError, Signature, TensorInfo, names
 
-PREDICT = "PredictionService/Predict"
-FIRST_S = 300.0
-"""Deadline of a first call, for which the server may have to optimise the graph."""
 EXAMPLES, TOP_K = "inputs", "refine_top_k"
 """Inputs that are no features: the tf.Examples of classify and regress, and a size of cascade."""
 _VALUES, _IDS = 3, 5000
 """Values of a multi-valued feature, and numbers that serve as ids, without a schema."""
-
-Send = Callable[..., tuple[grpc.StatusCode, bytes | str]]
-"""Sends a serialized message to a method in a time limit, Predict by default; returns the status, and
-the serialized response or the first words of the error."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model on a server at ``host:port``, and how to call it; see ScoringClient for ``tls``."""
-
-    target: str
-    name: str = "loopctr"
-    timeout_s: float = 10.0
-    tls: bool | str | Path = False
-    metadata: Sequence[tuple[str, str]] = ()
-
-    def client(self) -> ScoringClient:
-        """A client of the library."""
-        settings = {"timeout_s": FIRST_S, "tls": self.tls, "metadata": self.metadata}
-        return ScoringClient(self.target, self.name, **settings)
-
-    @contextmanager
-    def connect(self) -> Iterator[Send]:
-        """A connection that no other one shares, without retries; UsageError where there is none."""
-        options = [*channel_options(0, 2**31 - 1), ("grpc.use_local_subchannel_pool", 1)]
-        credentials = choose_credentials(self.tls, None)
-        if credentials is None:
-            channel = grpc.insecure_channel(self.target, options)
-        else:
-            channel = grpc.secure_channel(self.target, credentials, options)
-
-        def send(message: bytes, method: str = PREDICT, timeout_s: float = self.timeout_s):
-            call = channel.unary_unary(f"/tensorflow.serving.{method}")
-            try:
-                return grpc.StatusCode.OK, call(message, timeout_s, metadata=self.metadata)
-            except grpc.RpcError as error:
-                return error.code(), " ".join((error.details() or "").split())[:200]
-
-        with channel:
-            try:
-                grpc.channel_ready_future(channel).result(self.timeout_s)
-            except grpc.FutureTimeoutError:
-                raise UsageError(f"{self.target} accepts no connection") from None
-            yield send
-
-    def request(self, signature: str, arrays: Mapping[str, np.ndarray]) -> bytes:
-        """A serialized PredictRequest."""
-        request = PredictRequest(model_spec={"name": self.name, "signature_name": signature})
-        for alias, array in arrays.items():
-            request.inputs[alias].CopyFrom(tensors.to_proto(array))
-        return request.SerializeToString()
 
 
 class Requests:
@@ -118,15 +60,15 @@ class Requests:
     ) -> dict[str, np.ndarray]:
         """Arrays for every input of a signature except users' states, whose axes have no names."""
         signature, arrays = self._signature(name), {}
-        lengths = signature.fields_by_length()
-        sizes = {BATCH: rows, CANDIDATES: candidates, **dict.fromkeys(lengths, history)}
+        lengths = dict.fromkeys(signature.fields_by_length(), history)
+        # All candidates of a cascade, as rounding may decide which are best.
+        numbers = {**lengths, TOP_K: candidates}
+        sizes = {**lengths, BATCH: rows, CANDIDATES: candidates}
         for alias, info in sorted(signature.inputs.items()):
             if alias == EXAMPLES:
                 arrays[alias] = np.array(self._examples(rows, history), object)
-            elif alias == TOP_K:  # all, as rounding may decide which candidates are best
-                arrays[alias] = np.full(rows, candidates, info.dtype)
-            elif alias in lengths:
-                arrays[alias] = np.full(rows, history, info.dtype)
+            elif alias in numbers:
+                arrays[alias] = np.full(rows, numbers[alias], info.dtype)
             elif any(info.axes):
                 field = self._fields.get(alias)
                 sizes[VALUES] = (field and field.max_values) or _VALUES

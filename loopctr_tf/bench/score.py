@@ -6,12 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from loopctr_tf.bench import machine
 from loopctr_tf.bench.flops import flops_of
-from loopctr_tf.bench.profile import calls_for, where_time_goes
+from loopctr_tf.bench.profile import profiled
 from loopctr_tf.bench.report import Log, check_least, described, silent
 from loopctr_tf.bench.session import exported, heads_at, pointwise, run_signature
-from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.workload import candidate_features, user_features, workload_schema
 from loopctr_tf.training.settings import RunConfig
 
@@ -61,22 +59,9 @@ def bench_score(
             for head in heads:
                 log(f"batches of {size}, {head or config.name}")
                 call = functools.partial(run_signature, session, pointwise(head), features)
-                machine.forget_peak_memory()
-                times, rates = machine.beside_matmul_rate(
-                    functools.partial(repeated, call, seconds), model.compute_dtype
-                )
-                peak = machine.peak_memory_bytes()
-                found = speeds(times, size, flops[head], rates)
-                rows.append(
-                    {
-                        "head": head,
-                        "loops": model.loops_of(head),
-                        "batch_size": size,
-                        **found,
-                        "peak_memory_bytes": peak,
-                        "where_time_goes": where_time_goes(call, calls_for(found["p50_ms"] / 1e3)),
-                    }
-                )
+                found = profiled(call, seconds, size, flops[head], model.compute_dtype)
+                about = {"head": head, "loops": model.loops_of(head), "batch_size": size}
+                rows.append({**about, **found})
     return {
         "scoring": rows,
         "history": history,

@@ -7,21 +7,21 @@ model has a user's state, *encode_user* computes it for a cache, and *rank_cache
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from loopctr_tf.bench import machine
+from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.bench.flops import ranking_flops
 from loopctr_tf.bench.load import measure
 from loopctr_tf.bench.report import Log, check_least, described, silent
-from loopctr_tf.bench.requests import Endpoint
 from loopctr_tf.bench.session import (
     MODEL,
+    exported,
     heads_at,
     pointwise,
     run_signature,
@@ -41,18 +41,8 @@ _CALLERS_CANDIDATES = 500
 """Callers at the same time send requests of about this size."""
 
 
-class Shape(NamedTuple):
-    """Events of the recent and of the long history."""
-
-    history: int
-    long_history: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.history}+{self.long_history}" if self.long_history else f"{self.history}"
-
-
 def bench_serve(
-    shapes: Sequence[Shape],
+    histories: Sequence[Sequence[int]],
     candidates: Sequence[int],
     clients: Sequence[int],
     loops: Sequence[int] | None = None,
@@ -63,7 +53,7 @@ def bench_serve(
     """Measures serving on made-up models and requests.
 
     Args:
-      shapes: histories to measure, each on a model of its own.
+      histories: events to measure, (recent,) or (recent, long), each on a model of its own.
       candidates: numbers N.
       clients: callers at the same time, over gRPC, of the first head.
       loops: the depths of a model with loops; None means all trained heads, of any model.
@@ -80,30 +70,29 @@ def bench_serve(
       :func:`~loopctr_tf.bench.report.described` gives.
     """
     config = config or RunConfig()
-    for shape in shapes:
-        if shape.history < 1 or shape.long_history < 0:
-            raise UsageError(f"history is {shape}; give events such as 50 or 50+1024")
+    for events in histories:
+        if events[0] < 1 or min(events) < 0 or len(events) > 2:
+            raise UsageError(f"history is {_text(events)}; give events such as 50 or 50+1024")
     check_least("candidates", candidates)
     check_least("clients", clients)
     figures = ("exports", "paths", "grpc", "concurrency", "state_bytes")
     report = {**described(config), **{name: [] for name in figures}}
-    for shape in shapes:
-        model = config.build_model(workload_schema(*shape))
+    for place, events in enumerate(histories):
+        history = _text(events)
+        model = config.build_model(workload_schema(*events))
         heads = heads_at(model, loops) or model.heads
-        log(f"histories of {shape}: exporting")
-        with (
-            TemporaryDirectory() as scratch,
-            closing(SavedModel(_export(model, Path(scratch), shape, heads, report), 1)) as session,
-        ):
-            bench = _Bench(model, shape, session, seconds, report)
+        log(f"histories of {history}: exporting")
+        with exported(model, _names(model, heads), heads) as session:
+            bench = _Bench(model, history, session, seconds, report)
+            bench.exports(heads)
             for head in heads:
                 bench.state_bytes(head)
                 for count in candidates:
-                    log(f"histories of {shape}, {head or config.name}, {count} candidates")
+                    log(f"histories of {history}, {head or config.name}, {count} candidates")
                     bench.paths(head, count)
-            if shape is shapes[-1]:
+            if place == len(histories) - 1:
                 with served(session.path.parent) as server:
-                    log(f"histories of {shape}: over gRPC")
+                    log(f"histories of {history}: over gRPC")
                     endpoint = Endpoint(server.target, MODEL, timeout_s=120.0)
                     for head in heads:
                         for count in candidates:
@@ -112,6 +101,10 @@ def bench_serve(
                     for number in clients:
                         bench.callers(endpoint, heads[0], count, number)
     return {**report, "peak_memory_bytes": machine.peak_memory_bytes()}
+
+
+def _text(events: Sequence[int]) -> str:
+    return "+".join(map(str, events))
 
 
 def _signatures(model: RankingModel, head: str) -> dict[str, str]:
@@ -123,37 +116,27 @@ def _signatures(model: RankingModel, head: str) -> dict[str, str]:
     return found
 
 
-def _export(model, folder: Path, shape: Shape, heads: Sequence[str], report) -> Path:
-    def export(label: str, heads: Sequence[str]) -> Path:
-        names = [name for head in heads for name in _signatures(model, head).values()]
-        return write_export(model, folder / label / "1", names, heads)
+def _names(model: RankingModel, heads: Sequence[str]) -> list[str]:
+    return [name for head in heads for name in _signatures(model, head).values()]
 
-    def sizes(path: Path, prefix: str) -> dict[str, int]:
-        files = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
-        graph = (path / "saved_model.pb").stat().st_size
-        return {f"{prefix}bytes": sum(files), f"{prefix}graph_bytes": graph}
 
-    path = export("all", heads)
-    row = {"history": str(shape), **sizes(path, "")}
-    zero = [head for head in heads if model.loops_of(head) == 0]
-    if zero:
-        row |= sizes(export("zero", zero), "zero_loop_")
-    report["exports"].append(row)
-    return path
+def _sizes(path: Path) -> dict[str, int]:
+    files = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    return {"bytes": sum(files), "graph_bytes": (path / "saved_model.pb").stat().st_size}
 
 
 class _Bench:
     """Measurements of one model, added to a report."""
 
     def __init__(
-        self, model: RankingModel, shape: Shape, session: SavedModel, seconds: float, report
+        self, model: RankingModel, history: str, session: SavedModel, seconds: float, report
     ):
-        self._model, self._shape, self._session = model, shape, session
+        self._model, self._history, self._session = model, history, session
         self._seconds, self._report = seconds, report
         self._user = user_features(model.schema, 1)
 
     def _add(self, figures: str, head: str, **row) -> None:
-        about = {"history": str(self._shape), "head": head, "loops": self._model.loops_of(head)}
+        about = {"history": self._history, "head": head, "loops": self._model.loops_of(head)}
         self._report[figures].append({**about, **row})
 
     def _call(self, signature: str, features) -> Callable[[], dict[str, np.ndarray]]:
@@ -163,6 +146,17 @@ class _Bench:
         """The user's state; nothing where the model has none."""
         signature = _signatures(self._model, head).get("encode_user")
         return self._call(signature, self._user)() if signature else {}
+
+    def exports(self, heads: Sequence[str]) -> None:
+        """Sizes of the export and, where there are depths, of one of zero loops alone."""
+        row = {"history": self._history, **_sizes(self._session.path)}
+        zero = [head for head in heads if self._model.loops_of(head) == 0]
+        if zero:
+            with TemporaryDirectory() as scratch:
+                names = _names(self._model, zero)
+                path = write_export(self._model, Path(scratch) / "1", names, zero)
+                row |= {f"zero_loop_{name}": size for name, size in _sizes(path).items()}
+        self._report["exports"].append(row)
 
     def state_bytes(self, head: str) -> None:
         """The size of a user's state, if there is one."""

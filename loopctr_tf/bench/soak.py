@@ -21,19 +21,17 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
-from tensorflow_serving.apis.get_model_status_pb2 import (
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelVersionStatus,
-)
+from tensorflow_serving.apis import get_model_status_pb2 as status_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
+from loopctr_tf.bench.endpoint import FIRST_S, Endpoint
 from loopctr_tf.bench.hostile import good_cases, hostile_cases, problems_of
 from loopctr_tf.bench.report import Log, silent
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.session import MODEL, served
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.files import new_folder
 
 _WEIGHTS = "variables/variables.data-00000-of-00001"
 _LOAD_S = 600.0
@@ -82,7 +80,7 @@ def bench_soak(
                         if turn > 1 and time.monotonic() >= end:
                             break
                         soak.refuse() if turn % 2 else soak.swap(turn // 2 % 2)
-                except (_StuckError, psutil.Error) as error:
+                except (TimeoutError, ConnectionError, psutil.Error) as error:
                     soak.problems[str(error)] += 1
                 finally:
                     soak.stop.set()
@@ -118,10 +116,6 @@ def _common_schema(exports: Sequence[Path]) -> Schema:
     if filecmp.cmp(*(path / _WEIGHTS for path in exports), shallow=False):
         raise UsageError("the exports have the same weights; give two that answer differently")
     return schema
-
-
-class _StuckError(Exception):
-    """A version did not do what it should: the soak ends."""
 
 
 class _Soak:
@@ -177,26 +171,27 @@ class _Soak:
     def _publish(self, export: int, broken: bool = False) -> int:
         """Puts a copy of an export into the folder under the next number, complete at once."""
         version = len(self._export_of) + 1
-        hidden = self.folder / f".{version}"
-        shutil.copytree(self._exports[export], hidden)
-        if broken:
-            os.truncate(hidden / "saved_model.pb", 1000)
         self._export_of[version] = export
-        hidden.rename(self.folder / str(version))
+        with new_folder(self.folder / str(version)) as path:
+            shutil.copytree(self._exports[export], path, dirs_exist_ok=True)
+            if broken:
+                os.truncate(path / "saved_model.pb", 1000)
         return version
 
     def _wait(self, version: int, reached: Callable[[set[int], int], bool]) -> None:
         """Until a condition on the versions in service and the error code of ``version`` holds."""
-        request = GetModelStatusRequest(model_spec={"name": MODEL}).SerializeToString()
+        request = status_pb2.GetModelStatusRequest(model_spec={"name": MODEL}).SerializeToString()
         end = time.monotonic() + _LOAD_S
         while time.monotonic() < end:
             code, reply = self.send(request, "ModelService/GetModelStatus")
             if code is not grpc.StatusCode.OK:
-                raise _StuckError(f"GetModelStatus failed with {code.name}")
-            found = GetModelStatusResponse.FromString(reply).model_version_status
+                raise ConnectionError(f"GetModelStatus failed with {code.name}")
+            found = status_pb2.GetModelStatusResponse.FromString(reply).model_version_status
             errors = {one.version: one.status.error_code for one in found}
-            serving = {one.version for one in found if one.state == ModelVersionStatus.AVAILABLE}
+            serving = {
+                one.version for one in found if one.state == status_pb2.ModelVersionStatus.AVAILABLE
+            }
             if reached(serving, errors.get(version, 0)):
                 return
             time.sleep(0.1)
-        raise _StuckError(f"version {version} did not reach its state")
+        raise TimeoutError(f"version {version} did not reach its state")

@@ -1,5 +1,6 @@
 """Training steps on batches in memory, for the benchmarks of training."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,10 +86,7 @@ def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:
     """Repeats without passing through Python, with unknown shapes, like batches from files."""
     datasets = [tf.data.Dataset.from_tensors(batch).map(_of_unknown_shape) for batch in batches]
-    joined = datasets[0]
-    for dataset in datasets[1:]:
-        joined = joined.concatenate(dataset)
-    return joined.repeat().prefetch(1)
+    return functools.reduce(tf.data.Dataset.concatenate, datasets).repeat().prefetch(1)
 
 
 def _of_unknown_shape(*batch):

@@ -109,13 +109,10 @@ def bench_serving(history, candidates, loops, clients, seconds, overrides, as_js
     """
     config = _config(overrides)
     histories = [whole_numbers(part, "--history", "+") for part in history.split(",")]
-    if max(map(len, histories)) > 2:
-        raise UsageError(f"--history is {history!r}; give events such as 50 or 50+1024")
     counts = whole_numbers(candidates, "--candidates"), whole_numbers(clients, "--clients")
     from loopctr_tf.bench import serve, texts
 
-    shapes = [serve.Shape(*sizes) for sizes in histories]
-    report = serve.bench_serve(shapes, *counts, loops, seconds, config, _log)
+    report = serve.bench_serve(histories, *counts, loops, seconds, config, _log)
     _show(report, as_json, texts.serve_tables)
 
 
@@ -242,7 +239,7 @@ def endpoint_options(command):
 
 
 def _endpoint(target, name, schema, timeout, tls, metadata):
-    from loopctr_tf.bench.requests import Endpoint
+    from loopctr_tf.bench.endpoint import Endpoint
     from loopctr_tf.features.schema import Schema
 
     tls = {None: False, "system": True}.get(tls, tls)

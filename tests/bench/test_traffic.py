@@ -11,8 +11,9 @@ import pytest
 
 import loopctr_tf as lc
 from loopctr_tf.bench import hostile, soak
+from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.bench.load import measure
-from loopctr_tf.bench.requests import Endpoint, Requests
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.texts import soak_text
 from loopctr_tf.cli import cli
 from loopctr_tf.errors import UsageError
