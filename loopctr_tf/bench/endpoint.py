@@ -17,9 +17,10 @@ PREDICT = "PredictionService/Predict"
 FIRST_S = 300.0
 """Deadline of a first call, for which the server may have to optimise the graph."""
 
-Send = Callable[..., tuple[grpc.StatusCode, bytes | str]]
-"""Sends a serialized message to a method in a time limit, Predict by default; returns the status, and
-the serialized response or the first words of the error."""
+Answer = tuple[grpc.StatusCode, bytes | str]
+"""A status, and the serialized response or the first words of the error."""
+Send = Callable[..., Answer]
+"""Sends a serialized message, to Predict unless another method is named, and waits for the answer."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Endpoint:
         else:
             channel = grpc.secure_channel(self.target, credentials, options)
 
-        def send(message: bytes, method: str = PREDICT, timeout_s: float = self.timeout_s):
+        def send(
+            message: bytes, method: str = PREDICT, timeout_s: float = self.timeout_s
+        ) -> Answer:
             call = channel.unary_unary(f"/tensorflow.serving.{method}")
             try:
                 return grpc.StatusCode.OK, call(message, timeout_s, metadata=self.metadata)

@@ -10,7 +10,7 @@ from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from loopctr_tf.bench.endpoint import FIRST_S, PREDICT, Endpoint
+from loopctr_tf.bench.endpoint import FIRST_S, PREDICT, Answer, Endpoint
 from loopctr_tf.bench.report import Log, silent
 from loopctr_tf.bench.requests import EXAMPLES, TOP_K, Requests
 from loopctr_tf.features.schema import Schema
@@ -167,17 +167,16 @@ def bench_hostile(
             log(good.name)
             _, before = send(good.message, timeout_s=FIRST_S)
             for case in hostile_cases(requests, good, repairs):
-                problems += problems_of(case, *send(case.message, case.method))
+                problems += problems_of(case, send(case.message, case.method))
                 sent += 1
-            problems += problems_of(good, *send(good.message), before)
+            problems += problems_of(good, send(good.message), before)
     tried = [good.name for good in signatures]
     return {"target": endpoint.target, "requests": sent, "signatures": tried, "problems": problems}
 
 
-def problems_of(
-    case: Case, code: grpc.StatusCode, reply: bytes | str, before: bytes | str | None = None
-) -> Iterator[str]:
-    """What is wrong with an answer; ``before`` is an earlier answer to the same good request."""
+def problems_of(case: Case, answer: Answer, before: bytes | str | None = None) -> Iterator[str]:
+    """What is wrong with an answer; ``before`` is an earlier reply to the same good request."""
+    code, reply = answer
     if code is not case.code:
         yield f"{case.name}: {code.name} instead of {case.code.name}: {reply}"
     elif before is not None and not alike(before, reply):

@@ -14,7 +14,7 @@ from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring import ScoringError, Signature, TensorInfo, names
 
 EXAMPLES, TOP_K = "inputs", "refine_top_k"
-"""Inputs that are no features: the tf.Examples of classify and regress, and a size of cascade."""
+"""Inputs that are not features: the tf.Examples of classify and regress, and a size of cascade."""
 _VALUES, _IDS = 3, 5000
 """Values of a multi-valued feature, and numbers that serve as ids, without a schema."""
 
@@ -22,6 +22,7 @@ _VALUES, _IDS = 3, 5000
 class Requests:
     """Makes requests for one endpoint; the same seed gives the same requests.
 
+    What an input is follows from the names of its axes, which every export of this library has.
     Without the export's ``schema`` ids are whole numbers that most tables do not know, numbers lie
     between 0 and 1, and ``classify`` and ``regress`` cannot be requested. UsageError when the server
     does not answer or lacks the model.

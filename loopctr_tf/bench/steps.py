@@ -63,24 +63,15 @@ def prepared_batches(prepared: str | Path, batch_size: int) -> list:
     return batches
 
 
-def history_lengths(schema: Schema, batches: Sequence) -> dict[str, np.ndarray]:
-    """Events of every row, by sequence."""
-    return {
-        sequence.name: np.concatenate(
-            [features[sequence.length_name].numpy() for features, _ in batches]
-        )
-        for sequence in schema.sequences
-    }
-
-
-def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
-    """Mean of the lengths to which batches are padded, by sequence."""
-    return {
-        sequence.name: float(
-            np.mean([features[sequence.fields[0].name].shape[1] for features, _ in batches])
-        )
-        for sequence in schema.sequences
-    }
+def lengths(schema: Schema, batches: Sequence) -> dict[str, dict[str, float]]:
+    """``mean_lengths`` of the rows and ``padded_lengths``, the batches' mean, both by sequence."""
+    rows, batch = {}, {}
+    for sequence in schema.sequences:
+        counts = [features[sequence.length_name].numpy() for features, _ in batches]
+        padded = [features[sequence.fields[0].name].shape[1] for features, _ in batches]
+        rows[sequence.name] = float(np.concatenate(counts).mean())
+        batch[sequence.name] = float(np.mean(padded))
+    return {"mean_lengths": rows, "padded_lengths": batch}
 
 
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:

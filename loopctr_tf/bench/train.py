@@ -9,13 +9,7 @@ from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.kinds import OPTIMIZER
 from loopctr_tf.bench.profile import profiled
 from loopctr_tf.bench.report import check_least, described
-from loopctr_tf.bench.steps import (
-    TrainingSteps,
-    history_lengths,
-    made_up_batches,
-    padded_lengths,
-    prepared_batches,
-)
+from loopctr_tf.bench.steps import TrainingSteps, lengths, made_up_batches, prepared_batches
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.training.settings import RunConfig
@@ -69,15 +63,13 @@ def bench_train(
     flops = training_flops(model, batches)
     optimizer = {model.optimizer.name: OPTIMIZER}
     found = profiled(step, seconds, batch_size, flops, model.compute_dtype, optimizer)
-    lengths = history_lengths(schema, batches)
     return {
         **found,
         "peak_memory_bytes": max(peak, found["peak_memory_bytes"]),
         "steps_memory_bytes": found["peak_memory_bytes"],
         "first_step_s": first,
         "batch_size": batch_size,
-        "mean_lengths": {name: float(events.mean()) for name, events in lengths.items()},
-        "padded_lengths": padded_lengths(schema, batches),
+        **lengths(schema, batches),
         "parameters": model.count_params(),
         **described(config, batch_size=batch_size),
     }
