@@ -14,50 +14,43 @@ OPTIMIZER = "optimizer updates"
 CONTROL = "control flow"
 REST = "rest"
 
-# Lower-case names are XLA's own operations.
+# Without what _VARIANT takes off; lower-case names are XLA's own operations.
 _TYPES = {
     PRODUCTS: "MatMul SparseMatMul Conv2D Conv2DBackpropInput Conv2DBackpropFilter",
-    ATTENTION: "BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum",
+    ATTENTION: "BatchMatMul Einsum",
     SOFTMAX: "Softmax LogSoftmax",
-    ACTIVATION: (
-        "Erf Erfc Gelu GeluGrad Relu ReluGrad Relu6 Relu6Grad LeakyRelu LeakyReluGrad Elu EluGrad "
-        "Selu SeluGrad Swish Mish Softplus SoftplusGrad Softsign SoftsignGrad Sigmoid SigmoidGrad "
-        "Tanh TanhGrad"
-    ),
+    ACTIVATION: "Erf Erfc Gelu Relu Relu6 LeakyRelu Elu Selu Swish Mish Softplus Softsign Sigmoid Tanh",
     ELEMENTWISE: (
-        "Abs Add AddN AddV2 Sub Mul MulNoNan Div DivNoNan RealDiv FloorDiv FloorMod Mod Neg Square "
-        "SquaredDifference Sqrt SqrtGrad Rsqrt RsqrtGrad Reciprocal Inv InvGrad ReciprocalGrad Pow "
-        "Exp Expm1 Log Log1p Sin Cos Maximum Minimum ClipByValue Cast Sign Round Floor Ceil "
-        "UnaryOpsComposition BiasAdd BiasAddV1 BiasAddGrad L2Loss Sum Mean Prod Max Min All Any ArgMax "
-        "ArgMin Cumsum Cumprod TopK TopKV2 OneHot IsFinite IsNan Equal NotEqual Less LessEqual Greater "
-        "GreaterEqual ApproximateEqual LogicalAnd LogicalOr LogicalNot Select SelectV2 Xlogy LayerNorm "
-        "FusedBatchNormV3 Bincount DenseBincount fusion reduce"
+        "Abs Add AddN Sub Mul MulNoNan Div DivNoNan RealDiv FloorDiv FloorMod Mod Neg Square "
+        "SquaredDifference Sqrt Rsqrt Reciprocal Inv Pow Exp Expm1 Log Log1p Sin Cos Maximum "
+        "Minimum ClipByValue Cast Sign Round Floor Ceil UnaryOpsComposition BiasAdd L2Loss Sum "
+        "Mean Prod Max Min All Any ArgMax ArgMin Cumsum Cumprod TopK OneHot IsFinite IsNan Equal "
+        "NotEqual Less LessEqual Greater GreaterEqual ApproximateEqual LogicalAnd LogicalOr "
+        "LogicalNot Select Xlogy LayerNorm FusedBatchNorm Bincount DenseBincount fusion reduce"
     ),
     MOVING: (
-        "Concat ConcatV2 Split SplitV Slice StridedSlice StridedSliceGrad Pack Unpack Transpose "
-        "ConjugateTranspose Reshape ExpandDims Squeeze Tile Pad PadV2 BroadcastTo Gather GatherV2 "
-        "GatherNd ScatterNd TensorScatterUpdate TensorScatterAdd UnsortedSegmentSum SegmentSum "
-        "DynamicPartition DynamicStitch ParallelDynamicStitch Where Fill ZerosLike OnesLike Range Copy "
-        "ReadVariableOp VariableShape Shape Size Rank Identity IdentityN Snapshot ReverseV2 "
-        "InvertPermutation "
-        "TensorListPushBack TensorListPopBack TensorListStack TensorListFromTensor TensorListGetItem "
-        "TensorListSetItem TensorListReserve TensorListConcatV2 Send Recv HostSend HostRecv "
-        "copy transpose broadcast concatenate slice gather scatter"
+        "Concat Split SplitV Slice StridedSlice Pack Unpack Transpose ConjugateTranspose Reshape "
+        "ExpandDims Squeeze Tile Pad BroadcastTo Gather GatherNd ScatterNd TensorScatterUpdate "
+        "TensorScatterAdd UnsortedSegmentSum SegmentSum DynamicPartition DynamicStitch "
+        "ParallelDynamicStitch Where Fill ZerosLike OnesLike Range Copy ReadVariableOp "
+        "VariableShape Shape Size Rank Identity IdentityN Snapshot Reverse InvertPermutation "
+        "TensorListPushBack TensorListPopBack TensorListStack TensorListFromTensor "
+        "TensorListGetItem TensorListSetItem TensorListReserve TensorListConcat Send Recv "
+        "HostSend HostRecv copy transpose broadcast concatenate slice gather scatter"
     ),
     EMBEDDING: (
-        "ResourceGather ResourceGatherNd SparseSegmentSum SparseSegmentMean StringToHashBucketFast "
-        "StringToHashBucketStrong StringToHashBucket LookupTableFind LookupTableFindV2 AsString "
-        "StringLower StringStrip"
+        "ResourceGather ResourceGatherNd SparseSegmentSum SparseSegmentMean "
+        "StringToHashBucketFast StringToHashBucketStrong StringToHashBucket LookupTableFind "
+        "AsString StringLower StringStrip"
     ),
     OPTIMIZER: (
-        "AssignVariableOp AssignAddVariableOp AssignSubVariableOp ResourceScatterAdd ResourceScatterSub "
-        "ResourceScatterUpdate ResourceApplyAdam ResourceApplyAdagradV2 "
-        "ResourceSparseApplyAdagradV2 ResourceApplyGradientDescent"
+        "AssignVariableOp AssignAddVariableOp AssignSubVariableOp ResourceScatterAdd "
+        "ResourceScatterSub ResourceScatterUpdate ResourceApplyAdam ResourceApplyAdagrad "
+        "ResourceSparseApplyAdagrad ResourceApplyGradientDescent"
     ),
     CONTROL: (
-        "While StatelessWhile If StatelessIf Case StatelessCase PartitionedCall "
-        "StatefulPartitionedCall SymbolicGradient Switch RefSwitch Merge Enter Exit NextIteration "
-        "LoopCond NoOp Assert"
+        "While If Case PartitionedCall StatefulPartitionedCall SymbolicGradient Switch RefSwitch "
+        "Merge Enter Exit NextIteration LoopCond NoOp Assert"
     ),
 }
 _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names.split()}
@@ -65,6 +58,7 @@ _KIND_OF = {name: kind for kind, names in _TYPES.items() for name in names.split
 # The operations of activations and softmax, forward and backward, are in a scope of that name.
 _SCOPES = {"gelu": ACTIVATION, "silu": ACTIVATION, "softplus": ACTIVATION, "softmax": SOFTMAX}
 _FUSED = re.compile(r"^_*(Mkl|Onednn|OneDnn)?(Native)?(Fused)?(?=[A-Z])")
+_VARIANT = re.compile(r"^Stateless|(V\d|Grad)$")
 _ORDINAL = re.compile(r"(_\d+|_grad)+$")
 
 
@@ -78,6 +72,7 @@ def kind_of(node: str, operation: str, scopes: Mapping[str, str] | None = None) 
     for scope, kind in (scopes or {}).items():
         if _ORDINAL.sub("", scope).lower() in parts:
             return kind
+    operation = _VARIANT.sub("", operation)
     kind = _KIND_OF.get(operation) or _KIND_OF.get(_FUSED.sub("", operation), REST)
     if kind in (ELEMENTWISE, MOVING):
         return next((_SCOPES[part] for part in sorted(parts) if part in _SCOPES), kind)

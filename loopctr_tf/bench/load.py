@@ -7,16 +7,18 @@ cannot hide the requests that had to wait.
 
 import contextlib
 import itertools
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, status_of
-from loopctr_tf.bench.session import check_least
+from loopctr_tf.bench.endpoint import FIRST_S, Endpoint, Send
+from loopctr_tf.bench.report import Log, check_least, silent
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.timing import quantiles
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
@@ -36,7 +38,7 @@ def bench_load(
     rate: float | None = None,
     schema: Schema | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
+    log: Log = silent,
 ) -> dict[str, Any]:
     """Measures one signature of a server; the options are those of the command.
 
@@ -51,9 +53,9 @@ def bench_load(
     check_least("clients", clients)
     requests = Requests(endpoint, schema, seed)
     payloads = [requests.predict(signature, candidates, history) for _ in range(_DISTINCT)]
-    with endpoint.channel() as channel:
+    with endpoint.connect() as send:
         for payload in payloads:
-            code, details = status_of(endpoint.call(channel), payload, FIRST_S)
+            code, details = send(payload, timeout_s=FIRST_S)
             if code is not grpc.StatusCode.OK:
                 raise UsageError(
                     f"{endpoint.target} refused a request of {signature!r} with {code.name} "
@@ -62,13 +64,19 @@ def bench_load(
     scored = 0 if signature.startswith(names.ENCODE_USER) else candidates
     runs = []
     for count in clients:
-        say(f"{count} clients, {seconds:g} s")
+        log(f"{count} clients, {seconds:g} s")
         found = measure(endpoint, payloads, count, seconds, rate)
         runs.append({**found, "candidates_per_s": scored * found["requests_per_s"]})
-    size = sum(map(len, payloads)) // len(payloads)
-    about = {"target": endpoint.target, "model": endpoint.name, "signature": signature}
-    about |= {"candidates": candidates, "history": history, "request_bytes": size, "rate": rate}
-    return {**about, "runs": runs}
+    return {
+        "target": endpoint.target,
+        "model": endpoint.name,
+        "signature": signature,
+        "candidates": candidates,
+        "history": history,
+        "request_bytes": sum(map(len, payloads)) // len(payloads),
+        "rate": rate,
+        "runs": runs,
+    }
 
 
 def measure(
@@ -77,45 +85,42 @@ def measure(
     """One measurement.
 
     Returns:
-      ``clients``; ``requests`` answered, ``requests_per_s``, ``p50_ms``, ``p95_ms``, ``p99_ms`` (None
-      without any); ``errors`` by status; ``unsent``: requests that were due by the end, when every
-      client was busy. They count in the percentiles with the time that they had waited.
+      ``clients``; ``requests`` answered (``calls`` as well), ``requests_per_s``; ``p50_ms``, ``p95_ms``,
+      ``p99_ms`` (None without any); ``errors`` by status; ``unsent``: requests that were due by the
+      end, when every client was busy. They count in the percentiles with the time that they had waited.
     """
     latencies: list[float] = []
     errors: Counter[str] = Counter()
     numbers = itertools.count()
 
-    def client(channel: grpc.Channel) -> None:
-        call = endpoint.call(channel)
+    def client(send: Send) -> None:
         for number in numbers:
             now = time.perf_counter()
             due = now if rate is None else start + number / rate
             if max(now, due) >= start + seconds:
                 return
             time.sleep(max(0.0, due - now))
-            code, _ = status_of(call, payloads[number % len(payloads)])
+            code, _ = send(payloads[number % len(payloads)])
             if code is grpc.StatusCode.OK:
                 latencies.append(time.perf_counter() - due)
             else:
                 errors[code.name] += 1
 
     with contextlib.ExitStack() as stack:
-        channels = [stack.enter_context(endpoint.channel()) for _ in range(clients)]
-        try:
-            for channel in channels:
-                grpc.channel_ready_future(channel).result(endpoint.timeout_s)
-        except grpc.FutureTimeoutError:
-            raise UsageError(f"{endpoint.target} accepts no more connections") from None
+        connections = [stack.enter_context(endpoint.connect()) for _ in range(clients)]
         pool = stack.enter_context(ThreadPoolExecutor(clients))
         start = time.perf_counter()
-        list(pool.map(client, channels))
+        list(pool.map(client, connections))
         elapsed = time.perf_counter() - start
     sent = len(latencies) + errors.total()
-    due = 0 if rate is None else int(-(-seconds * rate // 1))
+    due = 0 if rate is None else math.ceil(seconds * rate)
     waited = [seconds - number / rate for number in range(sent, due)]
-    times = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"))
-    if latencies or waited:
-        times = {key: quantiles([*latencies, *waited])[key] for key in times}
-    found = {"clients": clients, "requests": len(latencies)}
-    found |= {"requests_per_s": len(latencies) / elapsed, **times}
-    return {**found, "errors": dict(errors), "unsent": len(waited)}
+    return {
+        "clients": clients,
+        "requests": len(latencies),
+        "requests_per_s": len(latencies) / elapsed,
+        **quantiles([*latencies, *waited]),
+        "calls": len(latencies),
+        "errors": dict(errors),
+        "unsent": len(waited),
+    }

@@ -78,15 +78,11 @@ def available_memory_bytes() -> int:
     return psutil.virtual_memory().available
 
 
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def describe() -> dict[str, Any]:
-    """Cores and versions, for a report."""
+    """Cores that this process may use, and versions, for a report."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return {
-        "cores": core_count(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -6,7 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from loopctr_tf.bench import machine
 from loopctr_tf.bench.kinds import kind_of
+from loopctr_tf.bench.timing import repeated, speeds
 from loopctr_tf.bench.trace import Event, record
 
 _TOP = 15
@@ -17,6 +19,28 @@ _LEAST, _MOST = 3, 50
 def calls_for(seconds_a_call: float) -> int:
     """Calls to profile: half a second of them, but three at least and fifty at most."""
     return min(max(math.ceil(_SECONDS / max(seconds_a_call, 1e-9)), _LEAST), _MOST)
+
+
+def profiled(
+    call: Callable[[], object],
+    seconds: float,
+    examples: int,
+    flops_per_example: float,
+    dtype: str,
+    scopes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Times a call beside the machine's own rate for ``seconds``, then profiles it.
+
+    Returns:
+      The result of :func:`~loopctr_tf.bench.timing.speeds`, ``peak_memory_bytes`` (in the timed calls,
+      where the system tells) and ``where_time_goes``.
+    """
+    machine.forget_peak_memory()
+    times, rates = machine.beside_matmul_rate(lambda: repeated(call, seconds), dtype)
+    peak = machine.peak_memory_bytes()
+    found = speeds(times, examples, flops_per_example, rates)
+    where = where_time_goes(call, calls_for(found["p50_ms"] / 1e3), scopes)
+    return {**found, "peak_memory_bytes": peak, "where_time_goes": where}
 
 
 def where_time_goes(

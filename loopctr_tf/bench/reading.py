@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.session import check_least
+from loopctr_tf.bench.report import check_least
 from loopctr_tf.features.dataset import data_errors, read_dataset
 
 

@@ -1,62 +1,28 @@
 """Made-up valid requests for a model that is served, from what the server says it takes."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis import predict_pb2
 
+from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.frame import Column
-from loopctr_tf.features.inputs import VALUES
+from loopctr_tf.features.inputs import BATCH, CANDIDATES, VALUES
 from loopctr_tf.features.prepared import serialize_examples
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.scoring import ScoringClient, ScoringError, TensorInfo, names, tensors
-from loopctr_tf.scoring.client.channel import channel_options, choose_credentials
+from loopctr_tf.scoring import ScoringError, Signature, TensorInfo, names
 
-FIRST_S = 300.0
-"""Deadline of a first call, for which the server may have to optimise the graph."""
-_EXAMPLES = "inputs"
+EXAMPLES, TOP_K = "inputs", "refine_top_k"
+"""Inputs that are not features: the tf.Examples of classify and regress, and a size of cascade."""
 _VALUES, _IDS = 3, 5000
 """Values of a multi-valued feature, and numbers that serve as ids, without a schema."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model on a server at ``host:port``, and how to call it; see ScoringClient for ``tls``."""
-
-    target: str
-    name: str = "loopctr"
-    timeout_s: float = 10.0
-    tls: bool | str | Path = False
-    metadata: Sequence[tuple[str, str]] = ()
-
-    def client(self) -> ScoringClient:
-        """A client of the library."""
-        settings = {"timeout_s": FIRST_S, "tls": self.tls, "metadata": self.metadata}
-        return ScoringClient(self.target, self.name, **settings)
-
-    def channel(self) -> grpc.Channel:
-        """A connection that no other channel shares, without retries."""
-        options = [*channel_options(0, 2**31 - 1), ("grpc.use_local_subchannel_pool", 1)]
-        credentials = choose_credentials(self.tls, None)
-        if credentials is None:
-            return grpc.insecure_channel(self.target, options)
-        return grpc.secure_channel(self.target, credentials, options)
-
-    def call(self, channel: grpc.Channel, method: str = "Predict") -> Callable[..., bytes]:
-        """A call of PredictionService that takes and returns serialized messages."""
-        send = channel.unary_unary(f"/tensorflow.serving.PredictionService/{method}")
-        return lambda payload, timeout=self.timeout_s: send(
-            payload, timeout=timeout, metadata=self.metadata
-        )
 
 
 class Requests:
     """Makes requests for one endpoint; the same seed gives the same requests.
 
+    What an input is follows from the names of its axes, which every export of this library has.
     Without the export's ``schema`` ids are whole numbers that most tables do not know, numbers lie
     between 0 and 1, and ``classify`` and ``regress`` cannot be requested. UsageError when the server
     does not answer or lacks the model.
@@ -79,43 +45,42 @@ class Requests:
         ``rows`` are the users of a ranking request, one by default, and else as many as ``candidates``;
         ``history`` is the events of each sequence. UsageError for a signature that is not served.
         """
+        signature = self._signature(name)
         if rows is None:
-            one_user = name == "cascade" or name.startswith(("rank_", names.ENCODE_USER))
+            one_user = signature.candidates or names.STATE_VERSION in signature.outputs
             rows = 1 if one_user else candidates
         arrays = self.features(name, rows, candidates, history)
-        if names.STATE_VERSION in self.signatures[name].inputs:
+        if names.STATE_VERSION in signature.inputs:
             encode = names.ENCODE_USER + name.removeprefix(names.RANK_CACHED)
             with self._endpoint.client() as client:
                 arrays |= client.predict(self.features(encode, 1, 1, history), signature=encode)
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name, request.model_spec.signature_name = self._endpoint.name, name
-        for alias, array in arrays.items():
-            request.inputs[alias].CopyFrom(tensors.to_proto(array))
-        return request.SerializeToString()
+        return self._endpoint.request(name, arrays)
 
-    def features(self, name: str, rows: int, candidates: int, history: int) -> dict:
-        """Arrays for every input of a signature except users' states.
+    def features(
+        self, name: str, rows: int, candidates: int, history: int
+    ) -> dict[str, np.ndarray]:
+        """Arrays for every input of a signature except users' states, whose axes have no names."""
+        signature, arrays = self._signature(name), {}
+        lengths = dict.fromkeys(signature.fields_by_length(), history)
+        # All candidates of a cascade, as rounding may decide which are best.
+        numbers = {**lengths, TOP_K: candidates}
+        sizes = {**lengths, BATCH: rows, CANDIDATES: candidates}
+        for alias, info in sorted(signature.inputs.items()):
+            if alias == EXAMPLES:
+                arrays[alias] = np.array(self._examples(rows, history), object)
+            elif alias in numbers:
+                arrays[alias] = np.full(rows, numbers[alias], info.dtype)
+            elif any(info.axes):
+                field = self._fields.get(alias)
+                sizes[VALUES] = (field and field.max_values) or _VALUES
+                arrays[alias] = self._values(field, info, [sizes[axis] for axis in info.axes])
+        return arrays
 
-        In an export that does not name its axes, an axis that is not of candidates is of events.
-        """
+    def _signature(self, name: str) -> Signature:
         if name not in self.signatures:
             served = ", ".join(sorted(self.signatures))
             raise UsageError(f"signature {name!r} is not served; choose {served}")
-        signature, arrays = self.signatures[name], {}
-        if _EXAMPLES in signature.inputs:
-            return {_EXAMPLES: np.array(self._examples(rows, history), object)}
-        for alias, info in sorted(signature.inputs.items()):
-            field = self._fields.get(alias)
-            shape = [rows, *[candidates] * (alias in signature.candidates)]
-            values = (field and field.max_values) or _VALUES
-            shape += [values if axis == VALUES else history for axis in info.axes[len(shape) :]]
-            if alias == "refine_top_k":  # all, as rounding may decide which candidates are best
-                arrays[alias] = np.full(rows, candidates, info.dtype)
-            elif is_length(alias, info):
-                arrays[alias] = np.full(rows, history, info.dtype)
-            elif not alias.startswith("state_"):
-                arrays[alias] = self._values(field, info, shape)
-        return arrays
+        return self.signatures[name]
 
     def _values(self, field, info: TensorInfo, shape: Sequence[int]) -> np.ndarray:
         if info.dtype.kind == "f" and field is None:
@@ -139,16 +104,3 @@ class Requests:
             splits = np.arange(rows + 1) * width if drawn[name].ndim > 1 else None
             columns[name] = Column(drawn[name].ravel(), splits)
         return list(serialize_examples(columns, rows))
-
-
-def is_length(alias: str, info: TensorInfo) -> bool:
-    """Whether an input is the number of events of a sequence."""
-    return alias.endswith("_length") and info.rank == 1 and info.dtype.kind in "iu"
-
-
-def status_of(call: Callable[..., bytes], payload: bytes, *timeout: float):
-    """The status of a call, with the response's bytes or the first words of the details."""
-    try:
-        return grpc.StatusCode.OK, call(payload, *timeout)
-    except grpc.RpcError as error:
-        return error.code(), " ".join((error.details() or "").split())[:200]

@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,31 +10,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from loopctr_tf.errors import UsageError
 from loopctr_tf.export.export import export_saved_model
+from loopctr_tf.models.base import RankingModel
 from loopctr_tf.scoring import PredictionServer
+from loopctr_tf.scoring.names import SERVING_DEFAULT
 from loopctr_tf.scoring.server.saved_model import SavedModel
 
 MODEL = "loopctr"
 """The name under which models are served."""
 
 
-def write_export(model, path: Path, signatures: Sequence[str], depths: Sequence[int]) -> Path:
-    """Exports ``signatures``, without warm-up records."""
-    return export_saved_model(
-        model, path, signatures=signatures, loops=max(depths), warmup_batch_sizes=()
-    )
+def heads_at(model: RankingModel, loops: Sequence[int] | None) -> tuple[str, ...]:
+    """The heads at those numbers of loops, none for None; UsageError for loops it does not have."""
+    return tuple(model.heads_to(number)[-1] for number in loops or ())
+
+
+def pointwise(head: str) -> str:
+    """The signature that scores rows by ``head``."""
+    return head or SERVING_DEFAULT
+
+
+def write_export(
+    model: RankingModel, path: Path, signatures: Sequence[str], heads: Sequence[str]
+) -> Path:
+    """Exports ``signatures``, which are of ``heads``, without warm-up records."""
+    loops = [model.loops_of(head) for head in heads]
+    most = None if None in loops else max(loops)
+    return export_saved_model(model, path, signatures=signatures, loops=most, warmup_batch_sizes=())
 
 
 @contextmanager
-def exported(model, signatures: Sequence[str], depths: Sequence[int]) -> Iterator[SavedModel]:
+def exported(
+    model: RankingModel, signatures: Sequence[str], heads: Sequence[str]
+) -> Iterator[SavedModel]:
     """A session of an export of ``model``, which is removed afterwards."""
-    with TemporaryDirectory() as scratch:
-        session = SavedModel(write_export(model, Path(scratch) / "1", signatures, depths), 1)
-        try:
-            yield session
-        finally:
-            session.close()
+    with (
+        TemporaryDirectory() as scratch,
+        closing(
+            SavedModel(write_export(model, Path(scratch) / "1", signatures, heads), 1)
+        ) as session,
+    ):
+        yield session
 
 
 def run_signature(
@@ -83,15 +99,3 @@ def _serve(base_path: str, connection) -> None:
         connection.send(server.target)
         with suppress(EOFError):
             connection.recv()
-
-
-def check_depths(depths: Sequence[int], max_loops: int) -> None:
-    """Raises UsageError for depths that the model does not have."""
-    if min(depths) < 0 or max(depths) > max_loops:
-        raise UsageError(f"loops are {list(depths)}; give 0 to max_loops ({max_loops})")
-
-
-def check_least(name: str, numbers: Sequence[int], least: int = 1) -> None:
-    """Raises UsageError for numbers that are too small."""
-    if min(numbers) < least:
-        raise UsageError(f"{name} are {list(numbers)}; give {least} or more")

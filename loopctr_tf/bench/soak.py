@@ -4,40 +4,40 @@ Two exports take turns as the newest version of an embedded server, broken versi
 good answer must equal what the same export answered before, when nothing else ran.
 """
 
-import contextlib
 import filecmp
 import itertools
 import os
 import random
 import shutil
-import statistics
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import psutil
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
+from tensorflow_serving.apis import get_model_status_pb2 as status_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from loopctr_tf.bench.hostile import alike, good_requests, spoilt
-from loopctr_tf.bench.requests import FIRST_S, Endpoint, Requests, status_of
+from loopctr_tf.bench.endpoint import FIRST_S, Endpoint
+from loopctr_tf.bench.hostile import good_cases, hostile_cases, problems_of
+from loopctr_tf.bench.report import Log, silent
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.session import MODEL, served
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.files import new_folder
 
 _WEIGHTS = "variables/variables.data-00000-of-00001"
 _LOAD_S = 600.0
 """The longest that a version may take to load."""
-_GROWTH, _GROWTH_AFTER_S = 0.1, 120.0
-"""Growth of memory over the last two thirds that is a problem, in soaks of this length or more."""
-_AVAILABLE = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+_GROWTH_AFTER_S = 120.0
+"""Soaks of this length or more notice memory that still grows over their last two thirds."""
 
 
 def bench_soak(
@@ -47,7 +47,7 @@ def bench_soak(
     pause_s: float = 5.0,
     think_s: float = 0.1,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
+    log: Log = silent,
 ) -> dict[str, Any]:
     """Soaks an embedded server, on this machine's loopback alone, for ``seconds``.
 
@@ -58,68 +58,52 @@ def bench_soak(
       ``requests`` by status, ``swaps`` (seconds that each took), ``broken_versions`` refused,
       ``memory_mb`` (``start``, ``end``, ``most``) and ``problems``, empty when all was right.
     """
-    schema, problems, codes = _common_schema(exports), Counter(), Counter()
-    stop = threading.Event()
+    schema, memory, running = _common_schema(exports), [], []
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
-        versions = _Versions(Path(scratch), exports, problems)
-        with served(versions.folder) as server:
+        soak = _Soak(Path(scratch), exports)
+        with served(soak.folder) as server:
             endpoint = Endpoint(server.target, MODEL, timeout_s=60.0)
-            channel = endpoint.channel()
-            versions.service = model_service_pb2_grpc.ModelServiceStub(channel)
-            requests = Requests(endpoint, schema, seed)
-            good = good_requests(requests)
-            hostile = [
-                (f"{name}: {what}", *rest)
-                for name, payload in good.items()
-                for what, *rest in spoilt(payload, requests.signatures[name])
-            ]
-            alone = []
-            for export in range(2):
-                if export:
-                    versions.swap(export)
-                say(f"export {export + 1} answers alone")
-                call = endpoint.call(channel)
-                alone.append({n: status_of(call, p, FIRST_S)[1] for n, p in good.items()})
-            say(f"{seconds:g} s of all together")
-
-            def client(number: int) -> None:
-                order = random.Random(f"{seed} {number}")
-                with endpoint.channel() as own:
-                    while not stop.wait(order.expovariate(1 / think_s)):
-                        wanted = grpc.StatusCode.OK
-                        name, method, payload = order.choice(list(good)), "Predict", None
-                        if order.random() < 0.5:
-                            name, method, payload, wanted = order.choice(hostile)
-                        code, reply = status_of(endpoint.call(own, method), payload or good[name])
-                        codes[code.name] += 1
-                        if code is not wanted:
-                            problems[f"{name}: {code.name}, not {wanted.name}: {reply}"] += 1
-                        elif payload is None:
-                            version = PredictResponse.FromString(reply).model_spec.version.value
-                            if not alike(reply, alone[versions.export_of[version]][name]):
-                                problems[f"{name}: version {version} answers unlike alone"] += 1
-
-            with channel, ThreadPoolExecutor(clients) as pool:
-                running = pool.map(client, range(clients))
+            resident = psutil.Process(server.process.pid).memory_info
+            with endpoint.connect() as soak.send, ThreadPoolExecutor(clients) as pool:
                 try:
-                    memory = versions.take_turns(server.process, seconds, pause_s)
+                    log("the exports answer alone")
+                    soak.listen(Requests(endpoint, schema, seed))
+                    log(f"{seconds:g} s of all together")
+                    for number in range(clients):
+                        order = random.Random(f"{seed} {number}")
+                        running.append(pool.submit(soak.client, endpoint, order, think_s))
+                    end = time.monotonic() + seconds
+                    # Whatever the time, one version is swapped and one broken version appears.
+                    for turn in itertools.count():
+                        server.process.join(max(0.0, min(pause_s, end - time.monotonic())))
+                        memory.append(resident().rss / 2**20)
+                        if turn > 1 and time.monotonic() >= end:
+                            break
+                        soak.refuse() if turn % 2 else soak.swap(turn // 2 % 2)
+                except (TimeoutError, ConnectionError, psutil.Error) as error:
+                    soak.problems[str(error)] += 1
                 finally:
-                    stop.set()
-                list(running)  # raises what a client raised
+                    soak.stop.set()
+            for client in running:
+                client.result()  # raises what it raised
+    problems = soak.problems
     if server.process.exitcode != 0:
         problems[f"the server ended with exit code {server.process.exitcode}"] += 1
-    third = len(memory) // 3
-    if seconds >= _GROWTH_AFTER_S and third:
-        middle, last = (statistics.median(memory[i * third :][:third]) for i in (1, 2))
-        if last > (1 + _GROWTH) * middle:
+    if seconds >= _GROWTH_AFTER_S and len(memory) > 2:
+        _, middle, last = (np.median(third) for third in np.array_split(memory, 3))
+        if last > 1.1 * middle:
             problems[f"memory grew by {last / middle - 1:.0%}"] += 1
-    if not codes:
+    if not soak.codes:
         problems["no request was sent"] += 1
-    figures = {"start": memory[0], "end": memory[-1], "most": max(memory)} if memory else {}
-    report = {"seconds": seconds, "clients": clients, "requests": dict(codes)}
-    report |= {"swaps": versions.swaps, "broken_versions": versions.refused, "memory_mb": figures}
-    lines = [f"{what} ({n} times)" if n > 1 else what for what, n in problems.items()]
-    return {**report, "problems": lines}
+    return {
+        "seconds": seconds,
+        "clients": clients,
+        "requests": dict(soak.codes),
+        "swaps": soak.swaps,
+        "broken_versions": soak.refused,
+        "memory_mb": {"start": memory[0], "end": memory[-1], "most": max(memory)} if memory else {},
+        "problems": [f"{what} ({n} times)" if n > 1 else what for what, n in problems.items()],
+    }
 
 
 def _common_schema(exports: Sequence[Path]) -> Schema:
@@ -134,72 +118,80 @@ def _common_schema(exports: Sequence[Path]) -> Schema:
     return schema
 
 
-class _Versions:
-    """The versions in a server's folder; ``service`` is its ModelService."""
+class _Soak:
+    """Versions in a server's folder, of two exports in turn, and clients that check the answers."""
 
-    def __init__(self, folder: Path, exports: Sequence[Path], problems: Counter[str]):
-        self.folder, self._exports, self._problems = folder, exports, problems
-        self.export_of: dict[int, int] = {}
+    def __init__(self, folder: Path, exports: Sequence[Path]):
+        self.folder, self._exports = folder, exports
+        self._export_of: dict[int, int] = {}
+        self._alone: list[dict[str, bytes | str]] = []
+        self.codes, self.problems, self.stop = Counter(), Counter(), threading.Event()
         self.swaps: list[float] = []
-        self.refused, self._failed, self._newest = 0, False, self._publish(0)
+        self.refused, self._newest = 0, self._publish(0)
 
-    def take_turns(self, process: BaseProcess, seconds: float, pause_s: float) -> list[float]:
-        """Changes versions until the time is over or a change fails; MiB of the server's memory.
+    def listen(self, requests: Requests) -> None:
+        """Keeps both exports' answers to good requests while nothing else runs."""
+        self._good = good_cases(requests)
+        self._hostile = [case for good in self._good for case in hostile_cases(requests, good)]
+        for export in (0, 1):
+            if export:
+                self.swap(export)
+            answers = {good.name: self.send(good.message, timeout_s=FIRST_S) for good in self._good}
+            self._alone.append({name: reply for name, (_, reply) in answers.items()})
 
-        Whatever the time, one version is swapped and one broken version appears.
-        """
-        resident, memory = psutil.Process(process.pid).memory_info, []
-        end = time.monotonic() + seconds
-        for turn in itertools.count():
-            process.join(max(0.0, min(pause_s, end - time.monotonic())))
-            with contextlib.suppress(psutil.Error):
-                memory.append(resident().rss / 2**20)
-            over = turn > 1 and time.monotonic() >= end
-            if over or self._failed or not process.is_alive():
-                return memory
-            self._refuse() if turn % 2 else self.swap(turn // 2 % 2)
+    def client(self, endpoint: Endpoint, order: random.Random, think_s: float) -> None:
+        """Sends requests in a random order until ``stop``, with pauses of ``think_s`` on average."""
+        with endpoint.connect() as send:
+            while not self.stop.wait(order.expovariate(1 / think_s)):
+                case = order.choice(order.choice([self._good, self._hostile]))
+                code, reply = send(case.message, case.method)
+                alone = None
+                if code is case.code is grpc.StatusCode.OK:
+                    version = PredictResponse.FromString(reply).model_spec.version.value
+                    alone = self._alone[self._export_of[version]][case.name]
+                self.codes[code.name] += 1
+                self.problems.update(problems_of(case, (code, reply), alone))
 
     def swap(self, export: int) -> None:
         """Publishes an export, waits until it alone is in service, and removes the others."""
         start, version = time.monotonic(), self._publish(export)
-        if self._reached(version, lambda now, error: now == {version}):
-            self._newest = version
-            self.swaps.append(time.monotonic() - start)
-            for path in self.folder.iterdir():
-                if path.name != str(version):
-                    shutil.rmtree(path)
+        self._wait(version, lambda serving, error: serving == {version})
+        self.swaps.append(time.monotonic() - start)
+        self._newest = version
+        for path in self.folder.iterdir():
+            if path.name != str(version):
+                shutil.rmtree(path)
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
         """Publishes a broken version: it must be reported, and the one before it go on serving."""
         version = self._publish(0, broken=True)
-        self.refused += self._reached(version, lambda now, error: error and self._newest in now)
+        self._wait(version, lambda serving, error: error and self._newest in serving)
+        self.refused += 1
 
     def _publish(self, export: int, broken: bool = False) -> int:
         """Puts a copy of an export into the folder under the next number, complete at once."""
-        version = len(self.export_of) + 1
-        hidden = self.folder / f".{version}"
-        shutil.copytree(self._exports[export], hidden)
-        if broken:
-            os.truncate(hidden / "saved_model.pb", 1000)
-        self.export_of[version] = export
-        hidden.rename(self.folder / str(version))
+        version = len(self._export_of) + 1
+        self._export_of[version] = export
+        with new_folder(self.folder / str(version)) as path:
+            shutil.copytree(self._exports[export], path, dirs_exist_ok=True)
+            if broken:
+                os.truncate(path / "saved_model.pb", 1000)
         return version
 
-    def _reached(self, version: int, condition: Callable[[set[int], int], bool]) -> bool:
-        """Waits for a condition on the versions in service and the error code of ``version``."""
-        request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = MODEL
-        end, problem = time.monotonic() + _LOAD_S, f"version {version} did not reach its state"
+    def _wait(self, version: int, reached: Callable[[set[int], int], bool]) -> None:
+        """Until a condition on the versions in service and the error code of ``version`` holds."""
+        request = status_pb2.GetModelStatusRequest(model_spec={"name": MODEL}).SerializeToString()
+        end = time.monotonic() + _LOAD_S
         while time.monotonic() < end:
-            code, found = status_of(self.service.GetModelStatus, request, 30)
+            code, reply = self.send(request, "ModelService/GetModelStatus")
             if code is not grpc.StatusCode.OK:
-                problem = f"GetModelStatus failed with {code.name}"
-                break
-            errors = {one.version: one.status.error_code for one in found.model_version_status}
-            serving = {v.version for v in found.model_version_status if v.state == _AVAILABLE}
-            if version in errors and condition(serving, errors[version]):
-                return True
+                raise ConnectionError(f"GetModelStatus failed with {code.name}")
+            found = status_pb2.GetModelStatusResponse.FromString(reply).model_version_status
+            errors = {one.version: one.status.error_code for one in found}
+            serving = {
+                one.version for one in found if one.state == status_pb2.ModelVersionStatus.AVAILABLE
+            }
+            if reached(serving, errors.get(version, 0)):
+                return
             time.sleep(0.1)
-        self._problems[problem] += 1
-        self._failed = True
-        return False
+        raise TimeoutError(f"version {version} did not reach its state")

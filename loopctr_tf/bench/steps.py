@@ -1,5 +1,6 @@
 """Training steps on batches in memory, for the benchmarks of training."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,33 +63,21 @@ def prepared_batches(prepared: str | Path, batch_size: int) -> list:
     return batches
 
 
-def history_lengths(schema: Schema, batches: Sequence) -> dict[str, np.ndarray]:
-    """Events of every row, by sequence."""
-    return {
-        sequence.name: np.concatenate(
-            [features[sequence.length_name].numpy() for features, _ in batches]
-        )
-        for sequence in schema.sequences
-    }
-
-
-def padded_lengths(schema: Schema, batches: Sequence) -> dict[str, float]:
-    """Mean of the lengths to which batches are padded, by sequence."""
-    return {
-        sequence.name: float(
-            np.mean([features[sequence.fields[0].name].shape[1] for features, _ in batches])
-        )
-        for sequence in schema.sequences
-    }
+def lengths(schema: Schema, batches: Sequence) -> dict[str, dict[str, float]]:
+    """``mean_lengths`` of the rows and ``padded_lengths``, the batches' mean, both by sequence."""
+    rows, batch = {}, {}
+    for sequence in schema.sequences:
+        counts = [features[sequence.length_name].numpy() for features, _ in batches]
+        padded = [features[sequence.fields[0].name].shape[1] for features, _ in batches]
+        rows[sequence.name] = float(np.concatenate(counts).mean())
+        batch[sequence.name] = float(np.mean(padded))
+    return {"mean_lengths": rows, "padded_lengths": batch}
 
 
 def _again_and_again(batches: Sequence) -> tf.data.Dataset:
     """Repeats without passing through Python, with unknown shapes, like batches from files."""
     datasets = [tf.data.Dataset.from_tensors(batch).map(_of_unknown_shape) for batch in batches]
-    joined = datasets[0]
-    for dataset in datasets[1:]:
-        joined = joined.concatenate(dataset)
-    return joined.repeat().prefetch(1)
+    return functools.reduce(tf.data.Dataset.concatenate, datasets).repeat().prefetch(1)
 
 
 def _of_unknown_shape(*batch):

@@ -1,13 +1,13 @@
 """`loopctr bench tables`: the time of a training step by the number of rows of an embedding table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.session import check_least
+from loopctr_tf.bench.report import Log, check_least, described, silent
 from loopctr_tf.bench.steps import TrainingSteps, made_up_batches
 from loopctr_tf.bench.tables import bytes_in_words
 from loopctr_tf.bench.timing import in_turns, quantiles
@@ -32,7 +32,7 @@ def bench_tables(
     batch_size: int = 256,
     history: int = 100,
     seconds: float = 10.0,
-    say: Callable[[str], None] = lambda line: None,
+    log: Log = silent,
 ) -> dict[str, Any]:
     """Measures training steps of models that differ in the rows of the item table alone.
 
@@ -46,14 +46,14 @@ def bench_tables(
       batch_size: rows of data a step.
       history: events of a row.
       seconds: for each size; five steps at least.
-      say: takes lines about progress.
+      log: takes lines about progress.
 
     Returns:
       ``tables``: rows of ``table_rows``, quantiles of a step, ``times_smallest`` (the median over turns
       of the step's time over that of the smallest table) and ``state_bytes`` (all weights and what the
       optimizer keeps); ``distinct_ids`` (items in a batch, on average: a table has no more rows
-      touched), ``batch_size``, ``history``, ``peak_memory_bytes``, ``machine``, ``settings`` and
-      ``training``.
+      touched), ``batch_size``, ``history``, ``peak_memory_bytes``, and what
+      :func:`~loopctr_tf.bench.report.described` gives.
 
     Raises:
       UsageError: for sizes below 1, or where the memory at hand does not hold them.
@@ -66,11 +66,11 @@ def bench_tables(
     batches = made_up_batches(workload_schema(history), batch_size, _BATCHES)
     steps = []
     for size in sizes:
-        say(f"a table of {size:,} rows: the first step")
+        log(f"a table of {size:,} rows: the first step")
         model = config.build_model(workload_schema(history, item_buckets=size))
         steps.append(TrainingSteps(model, config.training, batches))
         steps[-1]()
-    say("steps in turns")
+    log("steps in turns")
     times = in_turns(steps, seconds * len(steps))
     smallest = np.array(times[0])
     return {
@@ -87,11 +87,7 @@ def bench_tables(
         "batch_size": batch_size,
         "history": history,
         "peak_memory_bytes": machine.peak_memory_bytes(),
-        "machine": machine.describe(),
-        "model": config.name,
-        "settings": config.model.to_dict(),
-        "execution": config.execution.to_dict(),
-        "training": {**config.training.to_dict(), "batch_size": batch_size},
+        **described(config, batch_size=batch_size),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
+from tabulate import tabulate
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: str) -> str:
@@ -15,8 +15,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: str) -> str:
     cells = [[("{" + form).format(**row) for form in forms] for row in rows]
     words = [any(cell[:1].isalpha() for cell in column) for column in zip(*cells, strict=True)]
     align = ["left" if word else "right" for word in words or [True] * len(heads)]
-    frame = pd.DataFrame(cells, columns=list(heads))
-    return frame.to_markdown(index=False, colalign=align, disable_numparse=True)
+    return tabulate(cells, heads, "pipe", colalign=align, disable_numparse=True)
 
 
 def bytes_in_words(count: float) -> str:

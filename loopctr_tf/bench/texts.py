@@ -9,162 +9,102 @@ from loopctr_tf.bench.tables import bytes_in_words, table
 
 _Report = Mapping[str, Any]
 _LATENCY = "p50 ms {p50_ms:.2f}; p95 {p95_ms:.2f}; p99 {p99_ms:.2f}"
+_SHARE = "(share: of the matrix-product rate, active experts counted)"
 
 
 def train_text(found: _Report) -> str:
     """The report of :func:`~loopctr_tf.bench.train.bench_train`."""
+    rates = {
+        name.removeprefix("matmul_rate_"): f"{value / 1e9:,.0f}"
+        for name, value in found.items()
+        if name.startswith("matmul_rate")
+    }
+    rate, before, after = (rates.pop(name) for name in ("matmul_rate", "before", "after"))
+    others = "".join(f"; {dtype} {other} GFLOP/s" for dtype, other in rates.items())
     return (
         f"{found['examples_per_s']:,.0f} examples/s; a step of {found['batch_size']:,} rows takes "
         f"{found['p50_ms']:,.1f} ms (p95 {found['p95_ms']:,.1f} ms; {found['calls']} steps), the "
         f"first one {found['first_step_s']:.1f} s\n"
         f"{found['flops_per_example'] / 1e6:,.1f} MFLOP an example (active experts, with padding): "
-        f"{found['share_of_matmul_rate']:.0%} of this machine's {_rates(found)}\n"
+        f"{found['share_of_matmul_rate']:.0%} of this machine's {rate} GFLOP/s of float32 products "
+        f"(before {before}, after {after}{others})\n"
         f"peak memory {bytes_in_words(found['peak_memory_bytes'])}, in the timed steps "
         f"{bytes_in_words(found['steps_memory_bytes'])}; {found['parameters']:,} parameters\n\n"
-        f"{_where_one_goes('step', found['where_time_goes'])}"
+        f"{_where_time_goes('step', found['where_time_goes'])}"
     )
 
 
 def score_text(report: _Report) -> str:
     """The report of :func:`~loopctr_tf.bench.score.bench_score`."""
-    rows, history = report["scoring"], f"{report['history']}"
-    if report["long_history"]:
-        history += f"+{report['long_history']}"
-    speeds = table(
-        [
-            {
-                **row,
-                "mega": row["flops_per_example"] / 1e6,
-                "giga": row["matmul_rate"] / 1e9,
-                "peak": bytes_in_words(row["peak_memory_bytes"]),
-            }
-            for row in rows
-        ],
-        "loops {loops}; rows {batch_size:,}; p50 ms {p50_ms:,.2f}; p95 ms {p95_ms:,.2f}; "
+    rows, long = _rows(report, "scoring"), report["long_history"]
+    history = f"{report['history']}+{long}" if long else f"{report['history']}"
+    if len(rows) == 1:
+        where = _where_time_goes("call", rows[0]["where_time_goes"])
+    else:
+        where = _where_several_go(
+            {f"{row['head']}, {row['batch_size']:,}": row["where_time_goes"] for row in rows}
+        )
+    columns = (
+        "head {head}; rows {batch_size:,}; p50 ms {p50_ms:,.2f}; p95 ms {p95_ms:,.2f}; "
         "examples/s {examples_per_s:,.0f}; MFLOP/example {mega:,.1f}; "
-        "share {share_of_matmul_rate:.1%}; GFLOP/s of products {giga:,.0f}; peak memory {peak}",
+        "share {share_of_matmul_rate:.1%}; GFLOP/s of products {giga:,.0f}; peak memory {memory}"
     )
-    wheres = {f"{r['loops']} loops, {r['batch_size']:,}": r["where_time_goes"] for r in rows}
-    return "\n\n".join(
-        [
-            f"Rows of {history} events scored one by one, in process (share: of the matrix-product "
-            "rate, active experts counted)",
-            speeds,
-            _where_several_go(wheres)
-            if len(rows) > 1
-            else _where_one_goes("call", rows[0]["where_time_goes"]),
-        ]
-    )
+    heading = f"Rows of {history} events scored one by one, in process {_SHARE}"
+    return f"{heading}\n\n{table(rows, columns)}\n\n{where}"
 
 
 def table_sizes_text(report: _Report) -> str:
     """The report of :func:`~loopctr_tf.bench.table_sizes.bench_tables`."""
     rows = [{**row, "size": bytes_in_words(row["state_bytes"])} for row in report["tables"]]
-    return "\n\n".join(
-        [
-            f"A training step of {report['batch_size']:,} rows ({report['history']} events each, "
-            f"{report['distinct_ids']:,.0f} distinct items) by the size of the item table",
-            table(
-                rows,
-                "table rows {table_rows:,}; p50 ms {p50_ms:,.1f}; p95 ms {p95_ms:,.1f}; "
-                "steps {calls}; x smallest {times_smallest:.2f}; weights and optimizer {size}",
-            ),
-            f"peak memory {bytes_in_words(report['peak_memory_bytes'])}, all sizes at once",
-        ]
-    )
-
-
-def _rates(found: _Report) -> str:
-    rates = {
-        key.removeprefix("matmul_rate_"): f"{value / 1e9:,.0f}"
-        for key, value in found.items()
-        if key.startswith("matmul_rate")
-    }
-    return (
-        f"{rates.pop('matmul_rate')} GFLOP/s of float32 products "
-        f"(before {rates.pop('before')}, after {rates.pop('after')}"
-        f"{''.join(f'; {dtype} {rate} GFLOP/s' for dtype, rate in rates.items())})"
-    )
-
-
-def _where_one_goes(what: str, where: _Report) -> str:
-    if not where["kinds"]:
-        return f"Where a {what}'s time goes: {where['note']}"
     columns = (
-        f"kind {{kind}}; share {{share:.1%}}; ms a {what} {{ms:,.2f}}; operations {{count:,.0f}}"
+        "table rows {table_rows:,}; p50 ms {p50_ms:,.1f}; p95 ms {p95_ms:,.1f}; steps {calls}; "
+        "x smallest {times_smallest:.2f}; weights and optimizer {size}"
     )
     return (
-        f"Where a {what}'s time goes: {where['operation_ms']:,.1f} ms in operations, summed over "
-        f"threads, {where['at_once']:.1f} at the same time; none runs {where['idle_share']:.0%} of "
-        f"the {what}\n\n{table(where['kinds'], columns)}"
-    )
-
-
-def _where_several_go(wheres: Mapping[str, _Report]) -> str:
-    """One column for each measurement, one line for each kind of operation."""
-    shares = {name: {r["kind"]: r["share"] for r in w["kinds"]} for name, w in wheres.items()}
-    frame = pd.DataFrame(shares).fillna(0.0)
-    if frame.empty:
-        return f"Where a call's time goes: {next(iter(wheres.values()))['note']}"
-    frame = frame.loc[frame.sum(axis=1).sort_values(ascending=False).index].map("{:.1%}".format)
-    for label, key, form in (
-        ("ms in operations", "operation_ms", "{:,.2f}"),
-        ("at the same time", "at_once", "{:.1f}"),
-        ("none runs", "idle_share", "{:.1%}"),
-    ):
-        frame.loc[label] = [form.format(where[key]) for where in wheres.values()]
-    align = ["left", *["right"] * len(wheres)]
-    cells = frame.rename_axis("kind").to_markdown(colalign=align, disable_numparse=True)
-    return (
-        "Where a call's time goes: shares of the time in operations, summed over threads\n\n"
-        f"{cells}"
+        f"A training step of {report['batch_size']:,} rows ({report['history']} events each, "
+        f"{report['distinct_ids']:,.0f} distinct items) by the size of the item table\n\n"
+        f"{table(rows, columns)}\n\n"
+        f"peak memory {bytes_in_words(report['peak_memory_bytes'])}, all sizes at once"
     )
 
 
 def serve_tables(report: _Report) -> str:
     """The report of :func:`~loopctr_tf.bench.serve.bench_serve`, with ratios to the pointwise path."""
-    sizes = ("history", "loops", "candidates")
-    pointwise = {
-        tuple(row[size] for size in sizes): row["p50_ms"]
-        for row in report["paths"]
-        if row["path"] == "pointwise"
-    }
-    paths = []
-    for row in report["paths"]:
-        times = pointwise[tuple(row[size] for size in sizes)] / row["p50_ms"]
-        texts = {"times": f"{times:.1f}", "per_s": f"{row['candidates_per_s']:,.0f}"}
-        if row["path"] == "encode_user":  # scores nothing
-            texts = {"times": "", "per_s": ""}
-        paths.append({**row, **texts, "giga": row["matmul_rate"] / 1e9})
-    where = "T {history}; loops {loops}; N {candidates:,}"
-    parts = [
-        "In process (share: of the matrix-product rate, active experts counted)",
-        table(
+    paths, pointwise = _rows(report, "paths"), None
+    for row in paths:  # each pointwise path is in front of those that it is compared with
+        pointwise = row["p50_ms"] if row["path"] == "pointwise" else pointwise
+        scores = row["path"] != "encode_user"
+        row["times"] = f"{pointwise / row['p50_ms']:.1f}" if scores else ""
+        row["per_s"] = f"{row['candidates_per_s']:,.0f}" if scores else ""
+    where = "T {history}; head {head}; N {candidates:,}"
+    sizes = "T {history}; all signatures {bytes:,}; graph {graph_bytes:,}"
+    if "zero_loop_bytes" in report["exports"][0]:
+        sizes += "; zero loops alone {zero_loop_bytes:,}; graph of them {zero_loop_graph_bytes:,}"
+    parts = {
+        f"In process {_SHARE}": (
             paths,
             f"{where}; path {{path}}; {_LATENCY}; calls {{calls}}; candidates/s {{per_s}}; "
             "x pointwise {times}; GFLOP/s of products {giga:.0f}; share {share_of_matmul_rate:.0%}",
         ),
-        "Over gRPC, one caller",
-        table(
-            report["grpc"],
+        "Over gRPC, one caller": (
+            _rows(report, "grpc"),
             f"{where}; {_LATENCY}; in process p50 {{in_process_p50_ms:.2f}}; "
             "overhead ms {overhead_ms:.2f}",
         ),
-        "Callers at the same time, over gRPC",
-        table(
-            report["concurrency"],
-            f"T {{history}}; N {{candidates:,}}; clients {{clients}}; {_LATENCY}; "
-            "requests/s {requests_per_s:.1f}; candidates/s {candidates_per_s:,.0f}",
+        "Callers at the same time, over gRPC": (
+            _rows(report, "concurrency"),
+            f"{where}; clients {{clients}}; {_LATENCY}; requests/s {{requests_per_s:.1f}}; "
+            "candidates/s {candidates_per_s:,.0f}",
         ),
-        "Exports and states, bytes",
-        table(
-            report["exports"],
-            "T {history}; all signatures {bytes:,}; zero loops alone {zero_loop_bytes:,}; "
-            "their graphs {graph_bytes:,} and {zero_loop_graph_bytes:,}",
+        "Exports, bytes": (report["exports"], sizes),
+        "State of a user, bytes": (
+            _rows(report, "state_bytes"),
+            "T {history}; head {head}; state {bytes:,}",
         ),
-        table(report["state_bytes"], "T {history}; loops {loops}; state of a user {bytes:,}"),
-    ]
-    return "\n\n".join(parts)
+    }
+    return "\n\n".join(
+        f"{heading}\n\n{table(rows, columns)}" for heading, (rows, columns) in parts.items() if rows
+    )
 
 
 def input_text(found: _Report) -> str:
@@ -215,6 +155,49 @@ def soak_text(report: _Report) -> str:
         f"{len(report['swaps'])} versions swapped, {report['broken_versions']} broken refused\n"
         f"resident memory of the server: {memory}\n{_verdict(report)}"
     )
+
+
+def _rows(report: _Report, name: str) -> list[dict[str, Any]]:
+    """Rows in the units of the tables; the only head of a model is called what the model is."""
+    rows = [{**row, "head": row["head"] or report["model"]} for row in report[name]]
+    for row in rows:
+        row["mega"] = row.get("flops_per_example", 0) / 1e6
+        row["giga"] = row.get("matmul_rate", 0) / 1e9
+        row["memory"] = bytes_in_words(row.get("peak_memory_bytes", 0))
+    return rows
+
+
+def _where_time_goes(what: str, where: _Report) -> str:
+    """Of one measurement, of a step or a call."""
+    if not where["kinds"]:
+        return f"Where a {what}'s time goes: {where['note']}"
+    columns = (
+        f"kind {{kind}}; share {{share:.1%}}; ms a {what} {{ms:,.2f}}; operations {{count:,.0f}}"
+    )
+    return (
+        f"Where a {what}'s time goes: {where['operation_ms']:,.1f} ms in operations, summed over "
+        f"threads, {where['at_once']:.1f} at the same time; none runs {where['idle_share']:.0%} of "
+        f"the {what}\n\n{table(where['kinds'], columns)}"
+    )
+
+
+def _where_several_go(wheres: Mapping[str, _Report]) -> str:
+    """One column for each measurement of a call, one line for each kind of operation."""
+    shares = {name: {r["kind"]: r["share"] for r in w["kinds"]} for name, w in wheres.items()}
+    frame = pd.DataFrame(shares).fillna(0.0)
+    if frame.empty:
+        return f"Where a call's time goes: {next(iter(wheres.values()))['note']}"
+    frame = frame.loc[frame.sum(axis=1).sort_values(ascending=False).index].map("{:.1%}".format)
+    for label, key, form in (
+        ("ms in operations", "operation_ms", "{:,.2f}"),
+        ("at the same time", "at_once", "{:.1f}"),
+        ("none runs", "idle_share", "{:.1%}"),
+    ):
+        frame.loc[label] = [form.format(where[key]) for where in wheres.values()]
+    align = ["left", *["right"] * len(wheres)]
+    cells = frame.rename_axis("kind").to_markdown(colalign=align, disable_numparse=True)
+    heading = "Where a call's time goes: shares of the time in operations, summed over threads"
+    return f"{heading}\n\n{cells}"
 
 
 def _counts(by_status: Mapping[str, int]) -> str:

@@ -42,10 +42,11 @@ def in_turns(
     return times
 
 
-def quantiles(times: Sequence[float]) -> dict[str, float]:
-    """``p50_ms``, ``p95_ms``, ``p99_ms`` and the number of ``calls`` they come from."""
-    p50, p95, p99 = np.percentile(np.asarray(times) * 1e3, [50, 95, 99])
-    return {"p50_ms": float(p50), "p95_ms": float(p95), "p99_ms": float(p99), "calls": len(times)}
+def quantiles(times: Sequence[float]) -> dict[str, Any]:
+    """``p50_ms``, ``p95_ms``, ``p99_ms`` (None without times) and the number of ``calls``."""
+    found = 1e3 * np.percentile(times, [50, 95, 99]) if len(times) else [None] * 3
+    p50, p95, p99 = (None if value is None else float(value) for value in found)
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "calls": len(times)}
 
 
 def speeds(

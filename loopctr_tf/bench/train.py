@@ -7,16 +7,9 @@ from typing import Any
 from loopctr_tf.bench import machine
 from loopctr_tf.bench.flops import training_flops
 from loopctr_tf.bench.kinds import OPTIMIZER
-from loopctr_tf.bench.profile import calls_for, where_time_goes
-from loopctr_tf.bench.session import check_least
-from loopctr_tf.bench.steps import (
-    TrainingSteps,
-    history_lengths,
-    made_up_batches,
-    padded_lengths,
-    prepared_batches,
-)
-from loopctr_tf.bench.timing import repeated, speeds
+from loopctr_tf.bench.profile import profiled
+from loopctr_tf.bench.report import check_least, described
+from loopctr_tf.bench.steps import TrainingSteps, lengths, made_up_batches, prepared_batches
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.training.settings import RunConfig
@@ -47,7 +40,8 @@ def bench_train(
       step, ``peak_memory_bytes`` (of the process, with tracing and building),
       ``steps_memory_bytes`` (peak in the timed steps, on Linux), ``first_step_s``,
       ``where_time_goes`` (see :func:`~loopctr_tf.bench.profile.where_time_goes`), ``batch_size``,
-      ``mean_lengths``, ``padded_lengths``, ``parameters``, ``machine``, ``settings``, ``training``.
+      ``mean_lengths``, ``padded_lengths``, ``parameters``, and what
+      :func:`~loopctr_tf.bench.report.described` gives.
 
     Raises:
       UsageError: for a batch size below 1 or above the split's rows, and for a strategy.
@@ -67,26 +61,15 @@ def bench_train(
     first = time.perf_counter() - start
     peak = machine.peak_memory_bytes()
     flops = training_flops(model, batches)
-    machine.forget_peak_memory()
-    times, rates = machine.beside_matmul_rate(lambda: repeated(step, seconds), model.compute_dtype)
-    in_steps = machine.peak_memory_bytes()
-    lengths = history_lengths(schema, batches)
-    found = speeds(times, batch_size, flops, rates)
+    optimizer = {model.optimizer.name: OPTIMIZER}
+    found = profiled(step, seconds, batch_size, flops, model.compute_dtype, optimizer)
     return {
         **found,
-        "peak_memory_bytes": max(peak, in_steps),
-        "steps_memory_bytes": in_steps,
+        "peak_memory_bytes": max(peak, found["peak_memory_bytes"]),
+        "steps_memory_bytes": found["peak_memory_bytes"],
         "first_step_s": first,
-        "where_time_goes": where_time_goes(
-            step, calls_for(found["p50_ms"] / 1e3), {model.optimizer.name: OPTIMIZER}
-        ),
         "batch_size": batch_size,
-        "mean_lengths": {name: float(events.mean()) for name, events in lengths.items()},
-        "padded_lengths": padded_lengths(schema, batches),
+        **lengths(schema, batches),
         "parameters": model.count_params(),
-        "machine": machine.describe(),
-        "model": config.name,
-        "settings": config.model.to_dict(),
-        "execution": config.execution.to_dict(),
-        "training": {**config.training.to_dict(), "batch_size": batch_size},
+        **described(config, batch_size=batch_size),
     }

@@ -1,4 +1,4 @@
-"""A made-up model and made-up requests of a given size, for benchmarks.
+"""A made-up schema and made-up requests of a given size, for benchmarks.
 
 Four global features (user, hour, item, category), one or two histories of item and category; ids are
 strings, as in most logs, and tables hash them.
@@ -7,8 +7,6 @@ strings, as in most logs, and tables hash them.
 import numpy as np
 
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.models import LoopCTR
-from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 
 IDS = 100_000
 CATEGORIES = 1_000
@@ -56,11 +54,6 @@ def workload_schema(history: int, long_history: int = 0, item_buckets: int = IDS
             "sequences": sequences,
         }
     )
-
-
-def workload_model(history: int, long_history: int, settings: LoopCTRConfig) -> LoopCTR:
-    """An untrained LoopCTR for :func:`workload_schema`."""
-    return LoopCTR(workload_schema(history, long_history), settings, name="loopctr")
 
 
 def user_features(schema: Schema, requests: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -20,11 +20,24 @@ def _batch_size(default: int, what: str):
     return _option("--batch-size", default, what, click.IntRange(1))
 
 
-def _set(what: str):
-    return click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help=what)
+def _loops(default: str):
+    """Depths of a model that has them, as text or None."""
+    what = f"Numbers of loops of a model that has them, such as 0,1,2,3; {default} by default."
+    return click.option("--loops", metavar="I,...", help=what, callback=_whole_numbers_or_none)
 
 
-SET = _set("A setting of model or training, e.g. --set dim=32; see `loopctr train --help-config`.")
+def _whole_numbers_or_none(context, parameter, text):
+    return None if text is None else whole_numbers(text, "--loops")
+
+
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of model or training, e.g. --set dim=32 or --set model.name=hstu; see "
+    "`loopctr train --help-config`.",
+)
 HISTORY = _option("--history", 100, "Events of a made-up row.", click.IntRange(1))
 LONG_HISTORY = _option(
     "--long-history", 0, "Older events of a made-up row, compressed.", click.IntRange(0)
@@ -32,7 +45,7 @@ LONG_HISTORY = _option(
 PATH = click.Path(path_type=Path)
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     click.echo(line, err=True)
 
 
@@ -79,29 +92,27 @@ def bench():
     "Events of the histories: recent, or recent+long. gRPC is measured on the last.",
 )
 @_option("--candidates", "100,500,2000", "Numbers N.")
-@_option("--loops", "0,1,2,3", "Depths.")
+@_loops("those of training")
 @_option("--clients", "1,4,16", "Concurrent callers.")
 @_seconds(1.0, "For each figure.")
-@_set("A setting of the model, e.g. --set dim=32. Default: dim 64, ffn_dim 256.")
+@SET
 @JSON
 def bench_serving(history, candidates, loops, clients, seconds, overrides, as_json):
-    """One user against N candidates: latency and candidates/s by path, depth, size and callers.
+    """One user against N candidates: latency and candidates/s by path, head, size and callers.
+
+    Of any model; a model without a user's state has no cached path.
 
     Takes several minutes with all defaults; a quick look:
 
     \b
       loopctr bench serve --history 50 --candidates 500 --loops 0 --clients 1
     """
-    settings = _config(overrides).model
+    config = _config(overrides)
     histories = [whole_numbers(part, "--history", "+") for part in history.split(",")]
-    if max(map(len, histories)) > 2:
-        raise UsageError(f"--history is {history!r}; give events such as 50 or 50+1024")
-    given = {"--candidates": candidates, "--loops": loops, "--clients": clients}
-    numbers = [whole_numbers(text, name) for name, text in given.items()]
+    counts = whole_numbers(candidates, "--candidates"), whole_numbers(clients, "--clients")
     from loopctr_tf.bench import serve, texts
 
-    shapes = [serve.Shape(*sizes) for sizes in histories]
-    report = serve.bench_serve(shapes, *numbers, seconds=seconds, settings=settings, say=_say)
+    report = serve.bench_serve(histories, *counts, loops, seconds, config, _log)
     _show(report, as_json, texts.serve_tables)
 
 
@@ -154,13 +165,13 @@ def bench_table_sizes(rows, history, batch_size, seconds, overrides, as_json):
     sizes = whole_numbers(rows, "--rows")
     from loopctr_tf.bench import table_sizes, texts
 
-    report = table_sizes.bench_tables(config, sizes, batch_size, history, seconds, _say)
+    report = table_sizes.bench_tables(config, sizes, batch_size, history, seconds, _log)
     _show(report, as_json, texts.table_sizes_text)
 
 
 @bench.command("score")
 @_option("--batch-size", "2048", "Rows a call: 1,64,256,2048.")
-@_option("--loops", "0", "Depths: 0,1,2,3.")
+@_loops("those of the served head")
 @HISTORY
 @LONG_HISTORY
 @_seconds(5.0, "For each figure; five calls at least.")
@@ -174,13 +185,13 @@ def bench_scoring(batch_size, loops, history, long_history, seconds, overrides, 
 
     \b
       loopctr bench score --batch-size 64,256 --seconds 1
+      loopctr bench score --set model.name=hstu
     """
     config = _config(overrides)
     sizes = whole_numbers(batch_size, "--batch-size")
-    depths = whole_numbers(loops, "--loops")
     from loopctr_tf.bench import score, texts
 
-    report = score.bench_score(config, sizes, depths, history, long_history, seconds, _say)
+    report = score.bench_score(config, sizes, loops, history, long_history, seconds, _log)
     _show(report, as_json, texts.score_text)
 
 
@@ -228,7 +239,7 @@ def endpoint_options(command):
 
 
 def _endpoint(target, name, schema, timeout, tls, metadata):
-    from loopctr_tf.bench.requests import Endpoint
+    from loopctr_tf.bench.endpoint import Endpoint
     from loopctr_tf.features.schema import Schema
 
     tls = {None: False, "system": True}.get(tls, tls)
@@ -268,7 +279,7 @@ def bench_server_load(
 
     endpoint, schema = _endpoint(**server)
     sizes = (candidates, history, counts, seconds, rate)
-    report = load.bench_load(endpoint, signature, *sizes, schema=schema, seed=seed, say=_say)
+    report = load.bench_load(endpoint, signature, *sizes, schema=schema, seed=seed, log=_log)
     _show(report, as_json, texts.load_text)
 
 
@@ -284,7 +295,7 @@ def bench_hostile_requests(repairs, as_json, **server):
     from loopctr_tf.bench import hostile, texts
 
     endpoint, schema = _endpoint(**server)
-    _show(hostile.bench_hostile(endpoint, schema, repairs, _say), as_json, texts.hostile_text)
+    _show(hostile.bench_hostile(endpoint, schema, repairs, _log), as_json, texts.hostile_text)
 
 
 @bench.command("soak")
@@ -304,5 +315,5 @@ def bench_server_soak(export_a, export_b, minutes, clients, pause, seed, as_json
     from loopctr_tf.bench import soak, texts
 
     exports = [export_a, export_b]
-    report = soak.bench_soak(exports, 60 * minutes, clients, pause, seed=seed, say=_say)
+    report = soak.bench_soak(exports, 60 * minutes, clients, pause, seed=seed, log=_log)
     _show(report, as_json, texts.soak_text)

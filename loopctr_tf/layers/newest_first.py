@@ -27,7 +27,7 @@ class NewestFirst(keras.layers.Layer):
         self.separator = None
         if len(input_shape) > 1:
             self.separator = self.add_weight(
-                "separator",
+                "separator_token",
                 (input_shape[0][0][-1],),
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
                 experimental_autocast=False,

@@ -69,7 +69,7 @@ class Hiformer(RankingModel):
         self.vectors = FeatureVectors(config.dim, name="vectors", **policy)
         build(self.vectors, widths)
         self.task = self.add_weight(
-            "task", (config.dim,), initializer=keras.initializers.RandomNormal(stddev=0.001)
+            "task_token", (config.dim,), initializer=keras.initializers.RandomNormal(stddev=0.001)
         )
         groups = (*widths.request, *widths.candidate, *widths.sequences)
         self.stack = [

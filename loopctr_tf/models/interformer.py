@@ -74,7 +74,7 @@ class InterFormer(RankingModel):
         if config.positions == "learned":
             longest = max(sequence.max_length for sequence in self.schema.sequences)
             self.places = self.add_weight(
-                "places",
+                "place_vectors",
                 (config.cls_tokens + longest, width),
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
             )

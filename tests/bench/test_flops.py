@@ -5,12 +5,12 @@ import tensorflow as tf
 
 from loopctr_tf.bench.flops import flops_of, ranking_flops, training_flops
 from loopctr_tf.bench.steps import made_up_batches
-from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
+from loopctr_tf.bench.workload import candidate_features, user_features, workload_schema
 from loopctr_tf.layers.common import linear
 from loopctr_tf.layers.counting import count_flops
 from loopctr_tf.layers.dispatch import DISPATCH
 from loopctr_tf.layers.moe import ExpertDense, MoEFeedForward
-from loopctr_tf.models import StackCTR
+from loopctr_tf.models import LoopCTR, StackCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.operations import watched
 
@@ -28,7 +28,7 @@ def workload(shape, loops=2, **settings):
         dim=8, heads=2, ffn_dim=12, experts=3, num_queries=4, sink=False, tower_units=(6, 5),
         history_mean=shape == "recent", loops=loops, **settings,
     )  # fmt: skip
-    return workload_model(*SHAPES[shape], config)
+    return LoopCTR(workload_schema(*SHAPES[shape]), config)
 
 
 def test_a_product_by_hand():

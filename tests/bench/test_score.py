@@ -8,8 +8,9 @@ from loopctr_tf.bench import kinds
 from loopctr_tf.bench.flops import flops_of
 from loopctr_tf.bench.steps import made_up_batches
 from loopctr_tf.bench.texts import score_text
-from loopctr_tf.bench.workload import workload_model
+from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.bench.test_train import SMALL
 from tests.conftest import command
@@ -25,7 +26,8 @@ def report():
 def test_every_depth_and_size_once(report):
     rows = report["scoring"]
     assert [(row["batch_size"], row["loops"]) for row in rows] == [(1, 0), (1, 1), (6, 0), (6, 1)]
-    model = workload_model(3, 0, LoopCTRConfig.from_dict(report["settings"]))
+    assert {row["head"]: row["loops"] for row in rows} == {"loop_0": 0, "loop_1": 1}
+    model = LoopCTR(workload_schema(3), LoopCTRConfig.from_dict(report["settings"]))
     ((one, _),) = made_up_batches(model.schema, 1)
     for row in rows:
         assert row["calls"] >= 5
@@ -52,14 +54,26 @@ def test_where_the_time_goes_by_depth(report):
 def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     several = score_text(report).split("\n\n")
     assert several[0].startswith("Rows of 3 events scored one by one, in process")
-    assert several[1].split()[:7] == ["|", "loops", "|", "rows", "|", "p50", "ms"]
+    assert several[1].split()[:7] == ["|", "head", "|", "rows", "|", "p50", "ms"]
     assert len(several[1].splitlines()) == 2 + 4
     heading = [cell.strip() for cell in several[3].splitlines()[0].split("|")[1:-1]]
-    assert heading == ["kind", "0 loops, 1", "1 loops, 1", "0 loops, 6", "1 loops, 6"]
+    assert heading == ["kind", "loop_0, 1", "loop_1, 1", "loop_0, 6", "loop_1, 6"]
     one = score_text({**report, "long_history": 5, "scoring": report["scoring"][:1]})
     assert one.startswith("Rows of 3+5 events scored")
     assert "Where a call's time goes: " in one
     assert " ms a call | " in one
+
+
+def test_a_model_with_one_head():
+    hstu = ["--set=model.name=hstu", "--set=dim=4", "--set=heads=1"]
+    sizes = ["--history=3", "--batch-size=6", "--seconds=0"]
+    report = json.loads(command("bench", "score", *hstu, *sizes, "--json"))
+    (row,) = report["scoring"]
+    assert (report["model"], row["head"], row["loops"]) == ("hstu", "", None)
+    assert row["flops_per_example"] > 0
+    assert score_text(report).split("\n\n")[1].splitlines()[2].split()[1] == "hstu"
+    with pytest.raises(UsageError, match="HSTU has no loops, leave it out"):
+        command("bench", "score", *hstu, *sizes, "--loops=0")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +81,8 @@ def test_people_read_one_table_of_speeds_and_one_of_kinds(report):
     [
         (["--batch-size", "x"], "--batch-size is 'x'; give whole numbers"),
         (["--batch-size", "64,0"], "batch sizes are [64, 0]; give 1 or more"),
-        (["--loops", "0,99"], "loops are [0, 99]; give 0 to max_loops (8)"),
-        (["--loops", "-1"], "loops are [-1]; give 0 to max_loops (8)"),
+        (["--loops", "0,99"], "loops is 99; this model runs at 0 to 8 loops"),
+        (["--loops", "-1"], "loops is -1; give a whole number from 0 to 8"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

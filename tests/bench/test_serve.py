@@ -14,7 +14,7 @@ from tests.bench.test_train import SMALL
 def bench(*arguments):
     return CliRunner().invoke(
         cli,
-        ["bench", "serve", *SMALL, *arguments],
+        ["bench", "serve", *arguments],
         catch_exceptions=False,
         standalone_mode=False,
     )
@@ -23,7 +23,7 @@ def bench(*arguments):
 @pytest.fixture(scope="module")
 def report():
     sizes = ("--history", "2", "--candidates", "3,9", "--loops", "0,1", "--clients", "2")
-    return json.loads(bench(*sizes, "--seconds", "0", "--json").stdout)
+    return json.loads(bench(*SMALL, *sizes, "--seconds", "0", "--json").stdout)
 
 
 def test_every_path_size_and_depth_is_there_once(report):
@@ -67,23 +67,40 @@ def test_sizes_of_exports_and_states(report):
 
 def test_people_read_tables(report):
     parts = serve_tables(report).split("\n\n")
-    assert [part.partition(" ")[0] for part in parts[:8:2]] == ["In", "Over", "Callers", "Exports"]
+    assert [part.partition(" ")[0] for part in parts[:8:2]] == ["In", "Over", "Callers", "Exports,"]
     assert len(parts[1].splitlines()) == 2 + 16
-    assert parts[1].split()[:9] == ["|", "T", "|", "loops", "|", "N", "|", "path", "|"]
+    assert parts[1].split()[:9] == ["|", "T", "|", "head", "|", "N", "|", "path", "|"]
+
+
+@pytest.mark.parametrize(("name", "cached"), [("dlrm", False), ("hstu", True)])
+def test_models_with_one_head(name, cached):
+    model = [f"--set=model.name={name}", "--set=dim=4", *["--set=heads=1"] * cached]
+    sizes = ("--history=2", "--candidates=3", "--clients=1", "--seconds=0")
+    report = json.loads(bench(*model, *sizes, "--json").stdout)
+    assert report["model"] == name
+    paths = ["pointwise", "rank", *["rank_cached", "encode_user"] * cached]
+    assert [row["path"] for row in report["paths"]] == paths
+    for rows in ("paths", "grpc", "concurrency"):
+        assert {(row["head"], row["loops"]) for row in report[rows]} == {("", None)}
+    assert len(report["state_bytes"]) == cached
+    assert "zero_loop_bytes" not in report["exports"][0]
+    parts = serve_tables(report).split("\n\n")
+    assert parts[1].splitlines()[2].split()[3] == name
+    assert len(parts) == 2 * (4 + cached)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--history", "x"), "--history is 'x'; give whole numbers"),
-        (("--history", "1+2+3"), "--history is '1+2+3'"),
+        (("--history", "1+2+3"), "history is 1+2+3; give events"),
         (("--history", "0"), "history is 0"),
         (("--candidates", "0"), "candidates are [0]; give 1 or more"),
-        (("--loops", "99"), "loops are [99]; give 0 to max_loops"),
+        (("--loops", "99"), "loops is 99; this model runs at 0 to 8 loops"),
         (("--clients", ""), "--clients is ''"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):
     with pytest.raises(UsageError) as caught:
-        bench(*arguments)
+        bench(*SMALL, *arguments)
     assert message in str(caught.value)

@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -12,8 +11,9 @@ import pytest
 
 import loopctr_tf as lc
 from loopctr_tf.bench import hostile, soak
+from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.bench.load import measure
-from loopctr_tf.bench.requests import Endpoint, Requests
+from loopctr_tf.bench.requests import Requests
 from loopctr_tf.bench.texts import soak_text
 from loopctr_tf.cli import cli
 from loopctr_tf.errors import UsageError
@@ -106,14 +106,12 @@ class Stalled(Endpoint):
     """An endpoint on which every call takes a tenth of a second."""
 
     @contextmanager
-    def channel(self):
-        ready = grpc.ChannelConnectivity.READY
-        yield SimpleNamespace(
-            subscribe=lambda call, try_to_connect: call(ready), unsubscribe=lambda call: None
-        )
+    def connect(self):
+        def send(payload):
+            time.sleep(0.1)
+            return grpc.StatusCode.OK, b""
 
-    def call(self, channel, method="Predict"):
-        return lambda payload: time.sleep(0.1)
+        yield send
 
 
 def test_an_open_loop_counts_from_when_a_request_was_due():
@@ -162,8 +160,8 @@ def test_the_embedded_server_refuses_every_hostile_request(server, schema):
 
 
 def test_a_wrong_status_is_a_problem(server, monkeypatch):
-    wrong = ("unknown model", hostile.HOSTILE[0][1], grpc.StatusCode.OK)
-    fine = ("nothing", lambda request, signature: None, grpc.StatusCode.INVALID_ARGUMENT)
+    wrong = hostile.HOSTILE[0]._replace(code=grpc.StatusCode.OK)
+    fine = hostile.Hostile("nothing", lambda request, alias: None)
     monkeypatch.setattr(hostile, "HOSTILE", [wrong, fine])
     report = hostile.bench_hostile(Endpoint(server.target))
     first, second = report["problems"][:2]
@@ -180,16 +178,20 @@ def test_a_wrong_status_is_a_problem(server, monkeypatch):
 
 def test_a_soak_finds_what_is_wrong_and_nothing_else(exports, monkeypatch):
     unlike = iter([False])
-    alike = soak.alike
-    monkeypatch.setattr(soak, "alike", lambda *answers: next(unlike, True) and alike(*answers))
-    wrong = ("on purpose", lambda request, _: request.ClearField("inputs"), grpc.StatusCode.OK)
+    alike = hostile.alike
+    monkeypatch.setattr(hostile, "alike", lambda *answers: next(unlike, True) and alike(*answers))
+    wrong = hostile.Hostile(
+        "on purpose", lambda request, _: request.ClearField("inputs"), grpc.StatusCode.OK
+    )
     monkeypatch.setattr(hostile, "HOSTILE", [*hostile.HOSTILE, wrong])
     report = soak.bench_soak(exports, 1.0, clients=3, pause_s=0.1, think_s=0.01)
     problems = [
-        text for text in report["problems"] if "on purpose: INVALID_ARGUMENT, not OK" not in text
+        text
+        for text in report["problems"]
+        if "on purpose: INVALID_ARGUMENT instead of OK" not in text
     ]
     assert len(problems) == 1
-    assert problems[0].endswith(" answers unlike alone")
+    assert problems[0].endswith(": a good request is answered otherwise than before")
     assert len(report["swaps"]) >= 2
     assert report["broken_versions"] >= 1
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= set(report["requests"])

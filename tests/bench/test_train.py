@@ -9,15 +9,15 @@ import loopctr_tf as lc
 from loopctr_tf.bench import kinds
 from loopctr_tf.bench.steps import (
     TrainingSteps,
-    history_lengths,
+    lengths,
     made_up_batches,
-    padded_lengths,
     prepared_batches,
 )
 from loopctr_tf.bench.texts import train_text
 from loopctr_tf.bench.train import bench_train
-from loopctr_tf.bench.workload import workload_model, workload_schema
+from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from tests.conftest import command
@@ -85,11 +85,11 @@ def test_people_read_lines_and_a_table(found):
 def test_lengths_of_a_prepared_folder(prepared):
     schema, batches = lc.Schema.load(prepared), prepared_batches(prepared, 100)
     again = lc.read_dataset(prepared / "train", batch_size=100, shuffle=True, drop_remainder=True)
-    lengths = [features["history_length"].numpy() for features, _ in again]
-    found = history_lengths(schema, batches)["history"]
-    assert sorted(found) == sorted(np.concatenate(lengths))
+    found = lengths(schema, batches)
+    events = np.concatenate([features["history_length"].numpy() for features, _ in again])
+    assert found["mean_lengths"]["history"] == pytest.approx(events.mean())
     padded = [features["history_movie"].shape[1] for features, _ in again]
-    assert padded_lengths(schema, batches)["history"] == pytest.approx(np.mean(padded))
+    assert found["padded_lengths"]["history"] == pytest.approx(np.mean(padded))
 
 
 def test_steps_take_the_batches_in_turn_and_learn():
@@ -97,7 +97,7 @@ def test_steps_take_the_batches_in_turn_and_learn():
     first, second = made_up_batches(schema, 8, 2)
     assert first[0]["item_id"].numpy().tolist() != second[0]["item_id"].numpy().tolist()
     config = tiny_config(loops=0, streams=1, experts=1, active_experts=1)
-    model = workload_model(3, 0, config)
+    model = LoopCTR(workload_schema(3), config)
     step = TrainingSteps(model, TrainingConfig(learning_rate=0.01), [first, second])
     losses = [step() for _ in range(40)]
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])

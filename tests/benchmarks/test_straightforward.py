@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from plain_model import PlainLoopCTR, masks
 
 from loopctr_tf.bench.steps import made_up_batches
-from loopctr_tf.bench.workload import workload_model
+from loopctr_tf.bench.workload import workload_schema
+from loopctr_tf.models import LoopCTR
 from loopctr_tf.training.settings import TrainingConfig
 from loopctr_tf.training.train import compile_model
 from tests.factories import tiny_config
@@ -23,7 +24,7 @@ SMALL = [
 def pair(**settings):
     """The library's model, compiled, and the plain one."""
     config = tiny_config(**{"dim": 4, "ffn_dim": 4, "num_queries": 1, **settings})
-    ours = workload_model(3, 0, config)
+    ours = LoopCTR(workload_schema(3), config)
     compile_model(ours, TrainingConfig())
     return ours, PlainLoopCTR(ours)
 

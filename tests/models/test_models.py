@@ -1,8 +1,11 @@
 """Every registered model through the harness."""
 
+import re
+
 import pytest
 
 from loopctr_tf.models import MODELS
+from loopctr_tf.training.optimizers import UNDECAYED
 from tests.models import harness
 
 
@@ -26,6 +29,12 @@ def test_weights_exist_before_the_first_batch(model):
     names = [weight.name for weight in model.weights]
     assert len(set(names)) == len(names)
     assert all(name.startswith("m/") for name in names)
+
+
+def test_biases_gains_and_learned_tokens_are_not_decayed(model):
+    decayed = [w for w in model.weights if not any(re.search(p, w.name) for p in UNDECAYED)]
+    assert decayed
+    assert [w.name for w in decayed if w.shape.rank < 2] == []
 
 
 def test_one_step_moves_every_weight(name):

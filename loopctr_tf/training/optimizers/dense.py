@@ -7,7 +7,7 @@ COPIES = r"(/(replica|part)_\d+)*(:\d+)?$"
 """What may end a variable's name: a strategy's replicas and partitions."""
 
 UNDECAYED = (
-    r"(^|/)(embeddings|bias(_\d+)?|gain|sink|vectors|queries)" + COPIES,
+    r"(^|/)(\w+_)?(embeddings|bias(_\d+)?|gain|gamma|beta|sink|vectors|queries|token)" + COPIES,
     r"_hcr/\w+?" + COPIES,
 )
 """Patterns of variables without weight decay. They match the ends of names, so that the names of models

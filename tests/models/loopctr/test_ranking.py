@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from loopctr_tf.bench.workload import candidate_features, user_features, workload_model
+from loopctr_tf.bench.workload import candidate_features, user_features, workload_schema
 from loopctr_tf.export.signatures import _stored
 from loopctr_tf.export.validity import (
     aligned,
@@ -13,7 +13,7 @@ from loopctr_tf.export.validity import (
     same_sizes,
     validated,
 )
-from loopctr_tf.models import chunks
+from loopctr_tf.models import LoopCTR, chunks
 from tests.factories import disturb, random_batch, tiny_config, tiny_model
 from tests.operations import watched
 
@@ -71,7 +71,7 @@ def test_chunks_of_candidates_are_scored_alike(model, sides, loops, weights, mon
 def test_the_users_tokens_are_never_copied_for_a_candidate(loops, monkeypatch):
     events, count, dim = 40, 50, 32
     config = tiny_config(dim=dim, heads=2, streams=2)
-    model = workload_model(events, 0, config)
+    model = LoopCTR(workload_schema(events), config)
     user = {k: tf.constant(v) for k, v in user_features(model.schema, 1).items()}
     items = {k: tf.constant(v) for k, v in candidate_features((1, count)).items()}
     copied = count * events * dim
