@@ -26,6 +26,17 @@ def test_import_alone_is_quick_and_loads_no_tensorflow():
     assert fresh_python(code).stdout == f"False {lc.__version__}\n"
 
 
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onednn_is_on_unless_the_user_has_chosen(chosen):
+    code = "import os, loopctr_tf; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    environment = {} if chosen is None else {"TF_ENABLE_ONEDNN_OPTS": chosen}
+    found = fresh_python(
+        "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', 0); " * (chosen is None) + code,
+        **environment,
+    )
+    assert found.stdout == f"{chosen or 1}\n"
+
+
 def test_schema_and_config_load_no_tensorflow():
     code = "import sys, loopctr_tf as lc; lc.Schema; lc.LoopCTRConfig; "
     code += "print('tensorflow' in sys.modules)"
