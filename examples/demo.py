@@ -1,4 +1,4 @@
-"""From raw clicks to gRPC scores: prepare, train, evaluate every depth, export, serve, score.
+"""From raw clicks to gRPC scores: prepare, train, compare, export, serve, score.
 
 Run by `make demo`, which writes everything to build/demo/.
 """
@@ -21,8 +21,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parent.parent
 MARK = ".demo"
 """Marks a folder that the demo wrote and may replace."""
-LONG = 150
-"""Training reads this many events of the long history; up to 500 are prepared."""
+RECENT, LONG = 30, 60
+"""Training reads this many events of both histories; up to 50 and 500 are prepared."""
+BESIDE = ("din", "dcnv2")
+"""Systems that are trained on the same rows with the same training settings."""
 
 
 @click.command()
@@ -45,7 +47,7 @@ def demo(out, raw, config, overrides):
 
     @contextmanager
     def stage(name, text):
-        click.secho(f"\n[{len(seconds) + 1}/6] {text}", bold=True)
+        click.secho(f"\n[{len(seconds) + 1}/7] {text}", bold=True)
         start = time.perf_counter()
         yield
         seconds[name] = time.perf_counter() - start
@@ -65,13 +67,21 @@ def demo(out, raw, config, overrides):
         prepared = subprocess.run(command)
         if prepared.returncode:
             raise SystemExit(prepared.returncode)  # prepare.py has printed the reason
-    schema = shortened(lc.Schema.load(out / "prepared"), LONG)
+    schema = shortened(lc.Schema.load(out / "prepared"))
 
     with stage("train", "train: every depth 0..L is supervised"):
         lengths = {sequence.name: sequence.max_length for sequence in schema.sequences}
         click.echo(f"width {settings.model.dim}, histories {lengths}")
         results = train(out / "prepared", out / "run", settings, schema)
         training_plot(out / "training_curves.png", results["history"])
+
+    with stage("beside", f"train {' and '.join(BESIDE)} on the same rows, to stand beside it"):
+        beside = []
+        for name in BESIDE:
+            common = {"dim": settings.model.dim, "dropout": settings.model.dropout}
+            config = RunConfig.from_dict({**settings.to_dict(), "model": {"name": name, **common}})
+            train(out / "prepared", out / f"run_{name}", config, schema)
+            beside += evaluate_run(load_run(out / f"run_{name}")[0], out / "prepared")[0]
 
     with stage("evaluate", "evaluate: exact metrics by depth, and two simple references"):
         model, _ = load_run(out / "run")
@@ -88,6 +98,7 @@ def demo(out, raw, config, overrides):
 
     facts = {
         "depths": depths,
+        "beside": beside,
         "references": references,
         "served_max_abs_diff": difference,
         "parameters": results["parameters"],
@@ -117,10 +128,11 @@ def demo(out, raw, config, overrides):
     click.echo(NEXT.format(out=out))
 
 
-def shortened(schema: lc.Schema, longest: int) -> lc.Schema:
-    """The schema with every sequence cut to its ``longest`` most recent events."""
+def shortened(schema: lc.Schema) -> lc.Schema:
+    """The schema with its histories cut to the most recent :data:`RECENT` and :data:`LONG` events."""
+    most = {"history": RECENT, "long_history": LONG}
     return schema.replace(
-        sequences=[s.replace(max_length=min(s.max_length, longest)) for s in schema.sequences]
+        sequences=[s.replace(max_length=min(s.max_length, most[s.name])) for s in schema.sequences]
     )
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import loopctr_tf as lc
 from tests.exported import DEPTHS
-from tests.factories import HISTORY, small_schema
+from tests.factories import small_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -62,10 +62,10 @@ def demo():
 
 
 def test_the_demo_shortens_histories_that_are_longer(demo):
-    schema = small_schema()
-    shorter = demo["shortened"](schema, HISTORY + 1)
-    assert [s.max_length for s in schema.sequences] == [HISTORY, 9]
-    assert [s.max_length for s in shorter.sequences] == [HISTORY, HISTORY + 1]
+    schema = lc.Schema.load(ROOT / "data/movielens/schema.yaml")
+    shorter = demo["shortened"](schema)
+    assert [s.max_length for s in schema.sequences] == [50, 500]
+    assert [s.max_length for s in shorter.sequences] == [demo["RECENT"], demo["LONG"]]
     assert shorter.features == schema.features
     assert [s.fields for s in shorter.sequences] == [s.fields for s in schema.sequences]
 

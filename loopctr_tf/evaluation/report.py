@@ -60,7 +60,7 @@ def write_report(
       folder: an existing folder.
       title: heading of the report.
       facts: at least ``depths``, ``references``, ``served_max_abs_diff``, ``parameters`` and
-        ``seconds`` (stage -> seconds).
+        ``seconds`` (stage -> seconds); ``beside`` may hold rows of other systems like ``depths``.
       notes: lines at the end.
       loops: loops of training, for :func:`depth_rows`.
     """
@@ -84,7 +84,13 @@ def write_report(
             f"{facts['parameters']:,} parameters. Test split, read once; exact metrics; GAUC is the "
             f"plain mean over users that have both labels.{protocol}",
             "",
-            metrics_table([*depth_rows(facts["depths"], loops), *references]),
+            metrics_table(
+                [
+                    *depth_rows(facts["depths"], loops),
+                    *depth_rows(facts.get("beside", ())),
+                    *references,
+                ]
+            ),
             "",
             "![AUC by depth](auc_by_depth.png)",
             "![Training curves](training_curves.png)",

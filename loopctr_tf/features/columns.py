@@ -157,7 +157,7 @@ class MultiCategorical(Feature):
 
 
 class Numeric(Feature):
-    """One number, standardised: (transform(x) - mean) / std."""
+    """One number, standardized: (transform(x) - mean) / std."""
 
     table: ClassVar[None] = None
     max_values: ClassVar[None] = None
@@ -165,7 +165,7 @@ class Numeric(Feature):
     side: Side | None = None
     """user or context (one number a request), item or cross (one a candidate); null in a sequence."""
     transform: Literal["none", "log1p"] = "none"
-    """log1p is sign(x) log(1 + |x|), before standardising."""
+    """log1p is sign(x) log(1 + |x|), before standardizing."""
     mean: Plain = 0.0
     """Of the transformed training values."""
     std: Annotated[Plain, Field(gt=0)] = 1.0
@@ -174,7 +174,7 @@ class Numeric(Feature):
     """Number that stands for a missing one."""
 
     def transformed(self, values: Any, library: Any = np) -> Any:
-        """``values`` before standardising; ``library`` is NumPy, or TensorFlow's NumPy-like functions.
+        """``values`` before standardizing; ``library`` is NumPy, or TensorFlow's NumPy-like functions.
 
         The one definition for fitting and for the graph.
         """
