@@ -2,6 +2,7 @@
 training, two exports and a server that the whole session shares: prepare, train, export, serve.
 """
 
+import gc
 import os
 import shutil
 
@@ -20,12 +21,61 @@ import yaml
 from click.testing import CliRunner
 
 from tests.exported import DEPTHS, ROW_SIGNATURES
-from tests.factories import learnable_frame, small_schema, tiny_config
+from tests.factories import learnable_frame, rewriting_off, small_schema, tiny_config
 
 # TensorFlow reads this once, when it first places an operation.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+SHARING = {
+    "tests/evaluation/test_predict.py",
+    "tests/export/test_export.py",
+    "tests/export/test_inspect.py",
+    "tests/export/test_served.py",
+    "tests/test_cli.py",
+    "tests/test_examples.py",
+    "tests/training/test_run_folder.py",
+    "tests/training/test_train.py",
+}
+"""Modules that take the session's training: one worker makes it once for all of them."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """What `--dist loadscope` does, with the modules of `SHARING` as one scope."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            scope = nodeid.partition("::")[0]
+            return "sharing" if scope in SHARING else scope
+
+    # In the order of the collection: by number of tests, some of the dearest would come last.
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Modules of `SHARING` first, then those with a slow test, so that workers end together."""
+    modules = {item.nodeid.partition("::")[0] for item in items if "training" in item.fixturenames}
+    if not modules <= SHARING:
+        raise pytest.UsageError(f"add to SHARING in {__file__}: {', '.join(modules - SHARING)}")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def place(item):
+        return item.nodeid.partition("::")[0] not in SHARING, item.path not in slow
+
+    items.sort(key=place)
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects, among which the collector would look through TensorFlow's own."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")
@@ -66,13 +116,14 @@ def command(*arguments) -> str:
 
 @pytest.fixture(scope="session")
 def training(prepared, work):
-    """(run folder, what `loopctr train` printed): two loops, two epochs."""
+    """(run folder, what `loopctr train` printed): one loop, two epochs."""
     config = work / "config.yaml"
-    model = tiny_config(ffn_dim=8).to_dict()
+    model = tiny_config(ffn_dim=8, loops=1).to_dict()
     training = {"epochs": 5, "batch_size": 50, "learning_rate": 0.02}
     config.write_text(yaml.safe_dump({"model": model, "training": training}))
     arguments = ("--config", config, "--set", "epochs=2", "--quiet")
-    return work / "run", command("train", prepared, work / "run", *arguments)
+    with rewriting_off():
+        return work / "run", command("train", prepared, work / "run", *arguments)
 
 
 @pytest.fixture(scope="session")
