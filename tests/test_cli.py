@@ -23,9 +23,9 @@ from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from loopctr_tf.version import __version__
-from tests.conftest import command
 from tests.exported import DEPTHS
 from tests.prepare.logs import schema_dict, write_log
+from tests.session import command
 
 
 @pytest.fixture
