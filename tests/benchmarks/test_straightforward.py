@@ -15,7 +15,7 @@ from loopctr_tf.training.train import compile_model
 from tests.factories import rewriting_off, tiny_config
 
 SMALL = [
-    *("--history=3", "--dim=4", "--heads=1", "--ffn-dim=4", "--loops=1", "--experts=2"),
+    *("--history=3", "--dim=4", "--heads=1", "--ffn-dim=4", "--loops=0", "--experts=2"),
     *("--active-experts=1", "--streams=1", "--batch-size=4", "--seconds=0"),
 ]
 
