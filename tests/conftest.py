@@ -34,7 +34,11 @@ SHARING = {
 def pytest_configure(config):
     """Loads the fixtures where tests run."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        capture = config.pluginmanager.getplugin("capturemanager")
+        capture.resume_global_capture()  # of what TensorFlow logs while it loads
         config.pluginmanager.import_plugin("tests.session")
+        capture.suspend_global_capture()
+        capture.read_global_capture()
 
 
 @pytest.hookimpl(optionalhook=True)
