@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-DEPTHS = range(4)
+DEPTHS = range(3)
 """Depths of the session's export: one more than its model is trained with."""
 
 ROW_SIGNATURES = ["serving_default", *(f"loop_{depth}" for depth in DEPTHS), "all_depths"]

@@ -1,7 +1,10 @@
 """A small schema with every kind of column, random rows for it, and models that are quick to run."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 import tf_keras as keras
 
 import loopctr_tf as lc
@@ -172,6 +175,16 @@ def tiny_model(cls=None, schema=None, seed: int | None = 0, **settings):
     if seed is not None:
         disturb(model, seed)
     return model
+
+
+@contextlib.contextmanager
+def rewriting_off():
+    """Graphs run as they were traced: TensorFlow's rewriting takes longer than few and small steps."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def disturb(model, seed: int = 0) -> None:

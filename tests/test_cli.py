@@ -23,9 +23,9 @@ from loopctr_tf.models.settings import ExecutionConfig
 from loopctr_tf.scoring import PredictionServer
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
 from loopctr_tf.version import __version__
-from tests.conftest import command
 from tests.exported import DEPTHS
 from tests.prepare.logs import schema_dict, write_log
+from tests.session import command
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_train_prints_the_size_the_best_epoch_and_every_depth(training, prepared
     assert f"best epoch {metrics['best_epoch']} of 2 by val_loop_0_auc, " in printed
     for row in metrics["valid"]:
         figures = r" \| +".join(f"{row[key]:.4f}" for key in ("auc", "gauc", "ne", "calibration"))
-        assert re.search(rf"\| LoopCTR\({row['loops']}/2\) \| +{figures} \|\n", printed)
+        assert re.search(rf"\| LoopCTR\({row['loops']}/1\) \| +{figures} \|\n", printed)
     assert printed.endswith(f"\nnext: loopctr evaluate {run} {prepared}\n")
 
 
@@ -231,7 +231,7 @@ def test_evaluate_prints_a_table_or_json_without_nan(loopctr, run, prepared, mon
         "protocol: honest\n"
         "|              |    AUC |   GAUC |     NE |   calibration |\n"
         "|:-------------|-------:|-------:|-------:|--------------:|\n"
-        "| LoopCTR(0/2) | 0.7500 |        | 0.5000 |        1.0000 |\n"
+        "| LoopCTR(0/1) | 0.7500 |        | 0.5000 |        1.0000 |\n"
     )
     found = json.loads(loopctr(*arguments, "--json").out)
     depths = [{**depths[0], "gauc": None}]

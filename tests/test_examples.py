@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import loopctr_tf as lc
 from tests.exported import DEPTHS
-from tests.factories import small_schema
+from tests.factories import rewriting_off, small_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -46,7 +46,8 @@ def test_train_from_a_prepared_folder(prepared, tmp_path, monkeypatch, capsys):
 
 
 def test_train_from_pandas(capsys):
-    found = runpy.run_path(str(EXAMPLES / "train_from_pandas.py"), run_name="__main__")
+    with rewriting_off():
+        found = runpy.run_path(str(EXAMPLES / "train_from_pandas.py"), run_name="__main__")
     history = found["history"]
     assert len(found["frame"]) == 2000
     # The topics clicked on before tell the next click; nothing else does.

@@ -6,7 +6,7 @@ import pytest
 
 from loopctr_tf.bench.reading import bench_input
 from loopctr_tf.errors import UsageError
-from tests.conftest import command
+from tests.session import command
 
 
 def test_reading_a_prepared_folder(prepared):

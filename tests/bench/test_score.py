@@ -13,7 +13,7 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from tests.bench.test_train import SMALL
-from tests.conftest import command
+from tests.session import command
 
 SIZES = ["--history=3", "--batch-size=1,6", "--loops=0,1", "--seconds=0"]
 

@@ -9,7 +9,7 @@ from loopctr_tf.bench.texts import table_sizes_text
 from loopctr_tf.bench.workload import workload_schema
 from loopctr_tf.errors import UsageError
 from tests.bench.test_train import SIZES, SMALL
-from tests.conftest import command
+from tests.session import command
 
 OPTIONS = [*SIZES, *SMALL, "--set", "embedding_dim=4", "--set", "loops=0"]
 

@@ -18,9 +18,9 @@ from loopctr_tf.bench.texts import soak_text
 from loopctr_tf.cli import cli
 from loopctr_tf.errors import UsageError
 from loopctr_tf.scoring import PredictionServer
-from tests.conftest import command
 from tests.factories import disturb
 from tests.serving.compact import compact_model
+from tests.session import command
 
 SIGNATURES = ["regress", "rank_loop_0", "encode_user_loop_0", "rank_cached_loop_0"]
 

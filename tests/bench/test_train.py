@@ -20,8 +20,8 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.models import LoopCTR
 from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
-from tests.conftest import command
 from tests.factories import tiny_config
+from tests.session import command
 
 LEAST = {"dim": 4, "heads": 1, "ffn_dim": 4, "experts": 2, "loops": 1, "streams": 1}
 SMALL = [f"--set={name}={value}" for name, value in LEAST.items()]

@@ -17,6 +17,7 @@ from loopctr_tf.training.settings import TrainingConfig
 from loopctr_tf.training.train import compile_model
 
 SIZES = {"dim": 4, "heads": 1, "ffn_dim": 6, "experts": 2, "active_experts": 1, "loops": 1}
+SIZES |= {"streams": 1, "tower_units": (4,)}
 HISTORY, ROWS = 3, 24
 MLIR = {"float32": "f32", "int32": "i32"}
 

@@ -18,7 +18,7 @@ from loopctr_tf.compare.search import LOG
 from loopctr_tf.errors import UsageError
 from loopctr_tf.evaluation import exact
 from loopctr_tf.files import write_json
-from tests.conftest import command
+from tests.session import command
 
 SETTINGS = [
     "training.epochs=1",

@@ -25,7 +25,7 @@ def exported(tmp_path_factory):
     """(version folder with a signature of each kind and no warm-up file yet, its functions)."""
     model = compact_model(loops=1)
     folder = tmp_path_factory.mktemp("models") / "1"
-    export_saved_model(model, folder, signatures=SIGNATURES)
+    export_saved_model(model, folder, signatures=SIGNATURES, warmup_batch_sizes=())
     return folder, tf.saved_model.load(str(folder)).signatures
 
 

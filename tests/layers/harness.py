@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src import backend
 
 from tests.operations import watched
 
@@ -45,8 +46,8 @@ def tensors(inputs, dtype="float64"):
 
 def made(case: Case, dtype="float64", jitter: float = 0.0) -> keras.layers.Layer:
     """The layer, built by a call; ``jitter`` moves its weights off their special first values."""
-    # Keras takes the seeds of its initialisers from here; its own function empties kernel caches.
-    random.seed(1)
+    # Where Keras takes the seeds of its initialisers from; its own function empties kernel caches.
+    backend._SEED_GENERATOR.generator = random.Random(1)
     layer = case.make(name="layer", dtype=dtype)
     layer(*tensors(case.inputs, keras.mixed_precision.Policy(dtype).variable_dtype))
     if jitter:

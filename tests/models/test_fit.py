@@ -38,7 +38,7 @@ def batch():
 
 
 def compiled(optimizer="sgd", metrics=None, **settings):
-    model = tiny_model(schema=compact_schema(), **{"loops": 1, **settings})
+    model = tiny_model(schema=compact_schema(), **{"loops": 1, "streams": 1, **settings})
     model.compile(optimizer, run_eagerly=True, **(metrics or {}))
     return model
 

@@ -53,8 +53,8 @@ def test_ranking_equals_row_by_row_whatever_the_order(model):
     harness.check_ranking(model)
 
 
-def test_an_export_scores_alike_without_the_library(model, tmp_path):
-    harness.check_export(model, tmp_path)
+def test_an_export_scores_alike_without_the_library(name, tmp_path):
+    harness.check_export(name, tmp_path)
 
 
 def test_mixed_precision_stays_near_float32(name, model):

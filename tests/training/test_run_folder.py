@@ -87,5 +87,5 @@ def test_what_is_no_run_is_told(copied_run, tmp_path):
 def test_a_loaded_model_scores_as_the_one_that_was_saved(run, trained):
     features, _ = random_batch(5, seed=3)
     again, config = runs.load_run(run)
-    assert config.model.loops == 2
+    assert (config.model.loops, config.training.epochs) == (1, 2)
     np.testing.assert_array_equal(again(features), trained(features))

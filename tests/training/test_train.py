@@ -39,7 +39,7 @@ def test_the_run_folder_keeps_settings_schema_logs_and_weights(run, prepared):
         "weights",
     }
     config = RunConfig.load(run / "config.yaml")
-    assert (config.model.dim, config.model.loops, config.training.epochs) == (8, 2, 2)
+    assert (config.model.dim, config.model.loops, config.training.epochs) == (8, 1, 2)
     assert Schema.load(run) == Schema.load(prepared)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
         "epoch-001.weights.h5",
@@ -62,7 +62,7 @@ def test_metrics_json_tells_every_epoch_and_the_exact_figures_of_the_best(run, t
         "history",
     }
     assert found["protocol"] == "honest"
-    figures = [f"loop_{depth}_{name}" for depth in range(3) for name in ("auc", "loss")]
+    figures = [f"loop_{depth}_{name}" for depth in range(2) for name in ("auc", "loss")]
     names = ["loss", "balance_loss", *figures]
     assert set(found["history"]) == {*names, *(f"val_{name}" for name in names)}
     assert {len(values) for values in found["history"].values()} == {2}
@@ -71,7 +71,7 @@ def test_metrics_json_tells_every_epoch_and_the_exact_figures_of_the_best(run, t
     assert watched[found["best_epoch"] - 1] == max(watched)
     assert found["parameters"] == sum(np.prod(w.shape) for w in trained.trainable_weights)
     assert found["seconds"] > 0
-    assert [row["loops"] for row in found["valid"]] == [0, 1, 2]
+    assert [row["loops"] for row in found["valid"]] == [0, 1]
     for row in found["valid"]:
         # Keras's own figures of that epoch; its AUC has 200 thresholds.
         watched = {

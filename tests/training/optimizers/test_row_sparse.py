@@ -44,7 +44,7 @@ def test_tables_are_known_by_name(name, expected):
 @both
 def test_no_operation_of_a_training_step_is_as_large_as_a_table(tables):
     rows = 50_000
-    model = tiny_model(schema=wide_schema(rows), seed=None, loops=1)
+    model = tiny_model(schema=wide_schema(rows), seed=None, loops=0, streams=1)
     settings = {"clip_norm": 1.0, "table_weight_decay": 0.1}
     model.compile(lc.optimizers.adamw(tables=tables, **settings), run_eagerly=True)
     batch = random_batch(6)
@@ -98,7 +98,7 @@ def test_tables_may_have_a_rate_of_their_own(tables):
 @both
 def test_one_table_of_many_features_trains_as_the_reference(tables):
     """Candidates, histories and lists of genres: gradients of all namings of a row are one."""
-    model = tiny_model(loops=1)
+    model = tiny_model(loops=0, streams=1)
     weights = [w for w in model.trainable_variables if "movie_e" in w.name or "genre_e" in w.name]
     first, steps = [weight.numpy() for weight in weights], [[], []]
     optimizer = lc.optimizers.adamw(0.05, tables=tables, table_weight_decay=0.2)
@@ -120,7 +120,7 @@ def test_one_table_of_many_features_trains_as_the_reference(tables):
 def test_a_table_that_is_not_trainable_is_left_alone():
     values = schema_dict()
     values["tables"]["movie"]["trainable"] = False
-    model = tiny_model(schema=lc.Schema.from_dict(values), loops=1)
+    model = tiny_model(schema=lc.Schema.from_dict(values), loops=0, streams=1)
     before = {weight.name: weight.numpy() for weight in model.weights}
     optimizer = lc.optimizers.adamw(tables="lazy_adamw", table_weight_decay=0.1)
     model.compile(optimizer, run_eagerly=True)
