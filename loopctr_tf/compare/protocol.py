@@ -1,6 +1,6 @@
 """What is compared: the rows of the table, the settings they share, and the search they are given."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -16,6 +16,9 @@ PRESETS = Path(__file__).with_name("presets")
 SECTIONS = ("protocol", "training", "models")
 
 
+Range = Annotated[tuple[Number, ...], Field(strict=False, min_length=2, max_length=2)]
+
+
 class Protocol(Settings):
     """How systems are compared: the same for each of them."""
 
@@ -29,13 +32,10 @@ class Protocol(Settings):
     """Exact validation figure of the served head by which a system's trial is chosen."""
     dims: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)] = (32,)
     """Widths to choose from; the first is the default."""
-    learning_rates: Annotated[
-        tuple[Number, ...], Field(strict=False, min_length=2, max_length=2)
-    ] = (
-        3e-4,
-        1e-2,
-    )
+    learning_rates: Range = (3e-4, 3e-3)
     """Least and largest learning rate, searched on a logarithmic scale."""
+    table_learning_rates: Range = (3e-3, 3e-2)
+    """The same for the embedding tables: rare ids need larger steps than what all rows share."""
     dropouts: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = (0.0, 0.1, 0.2, 0.3)
     """Dropout rates to choose from."""
     table_decays: Annotated[tuple[Number, ...], Field(strict=False, min_length=1)] = (
@@ -81,6 +81,10 @@ EXPERTS = ((1, 4), (3, 4), (4, 4), (2, 2), (2, 3), (2, 5))
 """Table 4's active and total experts, beside the default (2, 4)."""
 
 
+TABLES = {"table_optimizer": "lazy_adamw", "table_learning_rate": 0.01}
+"""How tables are trained unless a comparison says otherwise."""
+
+
 class Comparison:
     """Everything that decides the figures of one comparison.
 
@@ -93,7 +97,7 @@ class Comparison:
       sensitivity: whether LoopCTR is trained with other numbers of experts.
 
     Raises:
-      UsageError: for unknown models and settings, or a training whose tables cannot be regularised.
+      UsageError: for unknown models and settings.
     """
 
     def __init__(
@@ -107,15 +111,9 @@ class Comparison:
     ):
         self.names = _known(names)
         self.protocol = protocol or Protocol()
-        self.training = training or TrainingConfig(table_optimizer="lazy_adamw")
+        self.training = training or TrainingConfig.from_dict(TABLES)
         self.models = {name: dict(settings) for name, settings in (models or {}).items()}
         self.ablations, self.sensitivity = ablations, sensitivity
-        if self.training.table_optimizer == "adamw" and any(self.protocol.table_decays):
-            raise UsageError(
-                "table_optimizer is 'adamw', which has no decay of tables; set "
-                "training.table_optimizer to lazy_adamw or rowwise_adagrad, or protocol.table_decays "
-                "to [0]"
-            )
         if (ablations or sensitivity) and "loopctr" not in self.names:
             raise UsageError(
                 f"ablations are of LoopCTR, which is not among {', '.join(self.names)}"
@@ -153,7 +151,6 @@ class Comparison:
         protocol, training, of_models = (
             mapping(values.get(s) or {}, f"section {s!r}") for s in SECTIONS
         )
-        training.setdefault("table_optimizer", "lazy_adamw")
         of_models = {
             name: mapping(given or {}, f"models.{name}") for name, given in of_models.items()
         }
@@ -167,6 +164,8 @@ class Comparison:
             (groups[section] if section in groups else of_models.setdefault(section, {}))[key] = (
                 value
             )
+        if training.get("table_optimizer") != "adamw":
+            training = {**TABLES, **training}
         for name in ("seeds", "trials"):
             if (value := settings.pop(name, None)) is not None:
                 protocol[name] = value
@@ -208,13 +207,17 @@ class Comparison:
 
     def default_choice(self) -> dict[str, Any]:
         """What the first trial takes."""
-        low, high = self.protocol.learning_rates
-        return {
-            "dim": self.protocol.dims[0],
-            "learning_rate": min(max(self.training.learning_rate, low), high),
-            "dropout": self.protocol.dropouts[0],
-            "table_weight_decay": self.protocol.table_decays[0],
+        protocol, training = self.protocol, self.training
+        choice = {
+            "dim": protocol.dims[0],
+            "dropout": protocol.dropouts[0],
+            "learning_rate": _within(protocol.learning_rates, training.learning_rate),
         }
+        if training.table_optimizer != "adamw":
+            rate = training.table_learning_rate or training.learning_rate
+            choice["table_learning_rate"] = _within(protocol.table_learning_rates, rate)
+            choice["table_weight_decay"] = protocol.table_decays[0]
+        return choice
 
     def config(self, row: Row, choice: Mapping[str, Any], seed: int | None = None) -> RunConfig:
         """The run of ``row`` with the searched settings ``choice``."""
@@ -227,12 +230,14 @@ class Comparison:
         }
         training = {
             **self.training.to_dict(),
-            "learning_rate": choice["learning_rate"],
+            **{key: choice[key] for key in choice if key not in ("dim", "dropout")},
             "seed": self.protocol.search_seed if seed is None else seed,
         }
-        if training["table_optimizer"] != "adamw":
-            training["table_weight_decay"] = choice["table_weight_decay"]
         return RunConfig.from_dict({"model": {"name": name, **model}, "training": training})
+
+
+def _within(bounds: Sequence[float], value: float) -> float:
+    return min(max(value, bounds[0]), bounds[1])
 
 
 def _known(names: Iterable[str]) -> tuple[str, ...]:

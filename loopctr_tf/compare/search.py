@@ -12,7 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from loopctr_tf.compare.protocol import Comparison, Protocol, Row
+from loopctr_tf.compare.protocol import Comparison, Row
 from loopctr_tf.errors import UsageError
 from loopctr_tf.models.objective import metric_name
 from loopctr_tf.training.train import train
@@ -64,7 +64,7 @@ def search(
         )
         trial = study.ask()
         start = time.perf_counter()
-        choice = suggested(trial, protocol)
+        choice = suggested(trial, comparison)
         try:
             value = _trained(trial, folder, prepared, comparison, row, choice)
             study.tell(trial, value if protocol.select != "ne" else -value)
@@ -95,16 +95,23 @@ def search(
     }
 
 
-def suggested(trial: Trial, protocol: Protocol) -> dict[str, Any]:
-    """The settings of a trial."""
-    low, high = protocol.learning_rates
+def suggested(trial: Trial, comparison: Comparison) -> dict[str, Any]:
+    """The settings of a trial; those of tables only where the optimizer treats tables apart."""
+    protocol = comparison.protocol
+    ranges = {
+        "learning_rate": protocol.learning_rates,
+        "table_learning_rate": protocol.table_learning_rates,
+    }
+    choices = {
+        "dim": protocol.dims,
+        "dropout": protocol.dropouts,
+        "table_weight_decay": protocol.table_decays,
+    }
     return {
-        "dim": trial.suggest_categorical("dim", protocol.dims),
-        "learning_rate": trial.suggest_float("learning_rate", low, high, log=True),
-        "dropout": trial.suggest_categorical("dropout", protocol.dropouts),
-        "table_weight_decay": trial.suggest_categorical(
-            "table_weight_decay", protocol.table_decays
-        ),
+        name: trial.suggest_float(name, *ranges[name], log=True)
+        if name in ranges
+        else trial.suggest_categorical(name, choices[name])
+        for name in comparison.default_choice()
     }
 
 

@@ -9,13 +9,14 @@ from loopctr_tf.models import MODELS
 
 def test_every_system_gets_the_same_training():
     comparison = Comparison()
-    choice = {"dim": 16, "learning_rate": 0.002, "dropout": 0.1, "table_weight_decay": 0.1}
+    choice = {**comparison.default_choice(), "dim": 16, "dropout": 0.1, "table_weight_decay": 0.1}
     configs = {row.name: comparison.config(row, choice, seed=4) for row in comparison.rows()}
     assert set(configs) == set(MODELS)
     assert len({str(config.training.to_dict()) for config in configs.values()}) == 1
     for name, config in configs.items():
         assert (config.name, config.model.dim, config.model.dropout) == (name, 16, 0.1)
         assert config.training.table_weight_decay == 0.1
+        assert (config.training.learning_rate, config.training.table_learning_rate) == (0.001, 0.01)
         assert config.training.seed == 4
 
 
@@ -48,6 +49,13 @@ def test_a_file_and_pairs_on_the_command_line(tmp_path):
     assert found.to_dict()["models"] == found.models
 
 
+def test_tables_are_not_searched_where_one_rule_trains_everything():
+    found = Comparison.load(None, ["dlrm"], ["training.table_optimizer=adamw"])
+    assert set(found.default_choice()) == {"dim", "dropout", "learning_rate"}
+    config = found.config(found.rows()[0], found.default_choice())
+    assert config.training.table_learning_rate is None
+
+
 @pytest.mark.parametrize("name", ["amazon", "taobao", "kuaivideo"])
 def test_presets_hold_the_papers_settings(name):
     found = Comparison.load(f"paper/{name}", ["loopctr", "stackctr"])
@@ -66,7 +74,6 @@ def test_presets_hold_the_papers_settings(name):
         ({"overrides": ["epochs=3"]}, "write protocol.NAME, training.NAME or MODEL.NAME"),
         ({"overrides": ["training.epoch=3"]}, "training setting 'epoch' does not exist"),
         ({"overrides": ["hstu.layer=3"]}, "model setting 'layer' does not exist"),
-        ({"overrides": ["training.table_optimizer=adamw"]}, "which has no decay of tables"),
         ({"path": "paper/amazn"}, "neither a file nor a preset; did you mean 'paper/amazon'"),
         ({"seeds": 0}, "seeds is 0; give 1 or more"),
     ],
