@@ -73,7 +73,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "independent experts": {"equal_experts": False},
     "without recency": {"recency_embedding": False},
     "without sink": {"sink": False},
-    "without global norm": {"global_norm": False},
+    "outputs not from zero": {"zero_outputs": False},
+    "with global norm": {"global_norm": True},
 }
 """Figure 3's rows, then one for each choice of ours: what a LoopCTR is without one of its parts."""
 

@@ -199,6 +199,7 @@ class MoEAttention(keras.layers.Layer):
       sink: one learned null logit per head, initially zero (ours). Without tokens to attend to, the
         result is zero.
       equal_experts: see :class:`~loopctr_tf.layers.moe.StackedExperts`.
+      zero_outputs: whether the output experts start at zero, and y with them.
 
     Input: query [B, Q, d]; context [B, T, d] (by default the query itself); query_mask
     [B, Q] and context_mask [B, T], False at padding.
@@ -217,15 +218,18 @@ class MoEAttention(keras.layers.Layer):
         active_experts: int = 2,
         sink: bool = True,
         equal_experts: bool = True,
+        zero_outputs: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.heads, self.experts, self.active_experts = heads, experts, active_experts
         self.use_sink, self.equal_experts = sink, equal_experts
+        self.zero_outputs = zero_outputs
         policy = self.dtype_policy
         self.router = Router(experts, active_experts, name="router", dtype=policy)
-        self.value = ExpertDense(experts, equal_experts=equal_experts, name="value", dtype=policy)
-        self.out = ExpertDense(experts, equal_experts=equal_experts, name="output", dtype=policy)
+        mixture = {"experts": experts, "equal_experts": equal_experts, "dtype": policy}
+        self.value = ExpertDense(**mixture, name="value")
+        self.out = ExpertDense(**mixture, zeros=zero_outputs, name="output")
 
     def build(self, input_shape):
         """Creates W_Q, W_K [d, d], the experts, the router and the sink [H]."""
@@ -312,4 +316,5 @@ class MoEAttention(keras.layers.Layer):
             "active_experts": self.active_experts,
             "sink": self.use_sink,
             "equal_experts": self.equal_experts,
+            "zero_outputs": self.zero_outputs,
         }

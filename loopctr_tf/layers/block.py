@@ -26,6 +26,7 @@ class MixtureBlock(keras.layers.Layer):
       dropout: rate in training on the outputs of both sub-layers (and of the tower's hidden layers).
       sink: one learned null logit a head in attention over sequences.
       equal_experts: see :class:`~loopctr_tf.layers.moe.StackedExperts`.
+      zero_outputs: whether both sub-layers start with an output of zero, as no change of the residual.
       dispatch: of the feed-forward experts, see :class:`~loopctr_tf.layers.moe.MoEFeedForward`.
     """
 
@@ -40,6 +41,7 @@ class MixtureBlock(keras.layers.Layer):
         dropout: float = 0.0,
         sink: bool = True,
         equal_experts: bool = True,
+        zero_outputs: bool = False,
         dispatch: str = "grouped",
         **kwargs,
     ):
@@ -48,7 +50,7 @@ class MixtureBlock(keras.layers.Layer):
         self.experts, self.active_experts = experts, active_experts
         self.activation = keras.activations.get(activation)
         self.dropout, self.sink, self.equal_experts = dropout, sink, equal_experts
-        self.dispatch = dispatch
+        self.zero_outputs, self.dispatch = zero_outputs, dispatch
         self.drop = keras.layers.Dropout(dropout, name="drop", dtype=self.dtype_policy)
 
     # The order in which a subclass sets its children is the order of its weights in saved files.
@@ -60,6 +62,7 @@ class MixtureBlock(keras.layers.Layer):
             self.active_experts,
             self.sink,
             self.equal_experts,
+            self.zero_outputs,
             name="attention",
             dtype=self.dtype_policy,
         )
@@ -71,6 +74,7 @@ class MixtureBlock(keras.layers.Layer):
             self.active_experts,
             self.activation,
             self.equal_experts,
+            self.zero_outputs,
             self.dispatch,
             name="ffn",
             dtype=self.dtype_policy,
@@ -88,6 +92,7 @@ class MixtureBlock(keras.layers.Layer):
             "dropout": self.dropout,
             "sink": self.sink,
             "equal_experts": self.equal_experts,
+            "zero_outputs": self.zero_outputs,
             "dispatch": self.dispatch,
         }
 

@@ -53,6 +53,7 @@ class ExpertDense(keras.layers.Layer):
       experts: E.
       units: width of the output; None means the input's.
       equal_experts: see :class:`StackedExperts`.
+      zeros: whether W starts at zero.
 
     Input: x [..., d] and gates [..., E]. Output: [..., units].
 
@@ -62,17 +63,23 @@ class ExpertDense(keras.layers.Layer):
     """
 
     def __init__(
-        self, experts: int, units: int | None = None, equal_experts: bool = True, **kwargs
+        self,
+        experts: int,
+        units: int | None = None,
+        equal_experts: bool = True,
+        zeros: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        self.experts, self.units, self.equal_experts = experts, units, equal_experts
+        self.experts, self.units = experts, units
+        self.equal_experts, self.zeros = equal_experts, zeros
 
     def build(self, input_shape):
         """Creates W [E, d, units]."""
         self.kernel = self.add_weight(
             "kernel",
             (self.experts, input_shape[-1], self.units or input_shape[-1]),
-            initializer=StackedExperts(equal=self.equal_experts),
+            initializer=StackedExperts(_start(self.zeros), self.equal_experts),
         )
         self.built = True
 
@@ -94,6 +101,7 @@ class ExpertDense(keras.layers.Layer):
             "experts": self.experts,
             "units": self.units,
             "equal_experts": self.equal_experts,
+            "zeros": self.zeros,
         }
 
 
@@ -107,6 +115,7 @@ class MoEFeedForward(keras.layers.Layer):
       active_experts: k.
       activation: of the experts.
       equal_experts: see :class:`StackedExperts`.
+      zero_outputs: whether V starts at zero, and y with it.
       dispatch: how tokens get to their experts, a key of :data:`~loopctr_tf.layers.dispatch.DISPATCH`;
         with "grouped" or "batched" a token costs k experts, not E, and padding costs nothing.
 
@@ -126,13 +135,15 @@ class MoEFeedForward(keras.layers.Layer):
         active_experts: int = 2,
         activation: str | Callable[[tf.Tensor], tf.Tensor] = "gelu",
         equal_experts: bool = True,
+        zero_outputs: bool = False,
         dispatch: str = "grouped",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.ffn_dim, self.experts, self.active_experts = ffn_dim, experts, active_experts
         self.activation = keras.activations.get(activation)
-        self.equal_experts, self.dispatch = equal_experts, dispatch
+        self.equal_experts, self.zero_outputs = equal_experts, zero_outputs
+        self.dispatch = dispatch
         self.router = Router(experts, active_experts, name="router", dtype=self.dtype_policy)
 
     def build(self, input_shape):
@@ -146,7 +157,7 @@ class MoEFeedForward(keras.layers.Layer):
         self.outer = self.add_weight(
             "outer",
             (self.experts, self.ffn_dim, width),
-            initializer=StackedExperts(equal=self.equal_experts),
+            initializer=StackedExperts(_start(self.zero_outputs), self.equal_experts),
         )
         build(self.router, input_shape)
         self.built = True
@@ -179,5 +190,10 @@ class MoEFeedForward(keras.layers.Layer):
             "active_experts": self.active_experts,
             "activation": keras.activations.serialize(self.activation),
             "equal_experts": self.equal_experts,
+            "zero_outputs": self.zero_outputs,
             "dispatch": self.dispatch,
         }
+
+
+def _start(zeros: bool) -> str:
+    return "zeros" if zeros else "glorot_uniform"

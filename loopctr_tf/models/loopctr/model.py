@@ -69,6 +69,7 @@ class LoopCTR(CachedUser, RankingModel):
             "dropout": config.dropout,
             "sink": config.sink,
             "equal_experts": config.equal_experts,
+            "zero_outputs": config.zero_outputs,
             "dispatch": self.execution.dispatch,
             **policy,
         }

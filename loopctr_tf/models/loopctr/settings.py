@@ -40,12 +40,17 @@ class LoopCTRConfig(ModelConfig):
     """One projection for each group; false is one shared projection, the ablation."""
     equal_experts: bool = True
     """Experts start as copies of one draw (ours)."""
+    zero_outputs: bool = True
+    """Attention and feed-forward networks start with an output of zero: a token is its projection until
+    they have learned something (ours). Otherwise the norms in front of them make noise of full size out
+    of the small embeddings of rare ids."""
     recency_embedding: bool = True
     """Learned embedding of a sequence token's age, zeros at initialisation (ours)."""
     sink: bool = True
     """One learned null logit for each head in attention over sequences (ours)."""
-    global_norm: bool = True
-    """RMSNorm on each global token before the tower (ours)."""
+    global_norm: bool = False
+    """RMSNorm on each global token before the tower, which takes from it the size of numbers and of rare
+    ids' embeddings (ours; it helped where outputs did not start at zero)."""
     history_mean: bool = False
     """Mean of each sequence's projected tokens as an additional tower input (ours)."""
 
