@@ -215,5 +215,11 @@ def test_heads_that_do_not_divide_the_width_are_named():
 
 def test_every_option_is_kept():
     harness.keeps_options(
-        MoEAttention, heads=1, experts=3, active_experts=1, sink=False, equal_experts=False
+        MoEAttention,
+        heads=1,
+        experts=3,
+        active_experts=1,
+        sink=False,
+        equal_experts=False,
+        zero_outputs=True,
     )

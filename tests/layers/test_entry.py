@@ -133,5 +133,6 @@ def test_every_option_is_kept():
         dropout=0.1,
         sink=False,
         equal_experts=False,
+        zero_outputs=True,
         dispatch="dense",
     )

@@ -174,7 +174,7 @@ def test_stacked_experts_survive_their_config():
 
 
 def test_every_option_is_kept():
-    harness.keeps_options(ExpertDense, experts=3, units=2, equal_experts=False)
+    harness.keeps_options(ExpertDense, experts=3, units=2, equal_experts=False, zeros=True)
     harness.keeps_options(
         MoEFeedForward,
         ffn_dim=2,
@@ -182,5 +182,6 @@ def test_every_option_is_kept():
         active_experts=1,
         activation="relu",
         equal_experts=False,
+        zero_outputs=True,
         dispatch="dense",
     )

@@ -29,7 +29,7 @@ def reference(w, parts):
     for row in range(3):
         events = []
         for i, (x, count) in enumerate(parts):
-            events += [w["separator"]] if i else []
+            events += [w["separator_token"]] if i else []
             events += list(x[row, : count[row]])
         lengths[row] = len(events)
         for place, event in enumerate(reversed(events)):

@@ -21,7 +21,8 @@ def batch():
 
 
 def small(**settings):
-    """A model as it starts."""
+    """A model as it starts where its sub-layers do something from the beginning."""
+    settings = {"zero_outputs": False, **settings}
     return tiny_model(schema=compact_schema(), seed=None, **settings)
 
 
@@ -40,11 +41,23 @@ def test_hyper_connections_start_as_plain_residuals_at_every_depth(batch):
     copy_weights(many, plain)
     expected = plain(features).numpy()
     assert np.abs(np.diff(expected, axis=1)).max() > 1e-4
-    np.testing.assert_allclose(many(features), expected, atol=1e-6)
+    np.testing.assert_allclose(many(features), expected, atol=1e-5)
     # Not so any more once its weights have moved.
     disturb(many)
     disturb(plain)
     assert np.abs(many(features) - plain(features)).max() > 1e-2
+
+
+def test_by_default_no_depth_changes_a_token_at_the_start_and_every_one_learns(batch):
+    features, labels = batch
+    model = with_random_tables(small(zero_outputs=True))
+    logits = model(features).numpy()
+    assert np.ptp(logits[:, 0]) > 1e-3
+    np.testing.assert_allclose(logits, np.repeat(logits[:, :1], logits.shape[1], axis=1), atol=1e-5)
+    model.compile(keras.optimizers.SGD(1.0))
+    for _ in range(3):
+        model.train_on_batch(features, labels)
+    assert np.abs(np.diff(model(features), axis=1)).max() > 1e-5
 
 
 def test_hyper_connections_add_4_d_plus_10_parameters_a_sub_layer():
