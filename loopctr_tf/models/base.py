@@ -80,7 +80,11 @@ class RankingModel(TwoSided, keras.Model):
         self.schema, self.config, self.execution = schema, config, execution
         self.objective: Objective | None = None
         self.encoder = FeatureEncoder(
-            schema, config.embedding_dim or config.dim, name="encoder", dtype=policy
+            schema,
+            config.embedding_dim or config.dim,
+            config.event_recency,
+            name="encoder",
+            dtype=policy,
         )
         # All shapes are known, so that weights exist (and can be loaded) before the first batch.
         with tf.name_scope(self.name):

@@ -10,6 +10,7 @@ from loopctr_tf.features.columns import Numeric
 from loopctr_tf.features.schema import Feature, Schema, Sequence, Table
 from loopctr_tf.layers.common import build
 from loopctr_tf.layers.frozen import as_stored
+from loopctr_tf.layers.recency import RecencyEmbedding
 
 
 class SequenceTokens(NamedTuple):
@@ -135,9 +136,11 @@ class FeatureEncoder(keras.layers.Layer):
     Args:
       schema: of the features.
       embedding_dim: width of the tables that name none.
+      recency: whether a learned vector for its age is added to each event, see
+        :class:`~loopctr_tf.layers.recency.RecencyEmbedding`.
     """
 
-    def __init__(self, schema: Schema, embedding_dim: int, **kwargs):
+    def __init__(self, schema: Schema, embedding_dim: int, recency: bool = False, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.schema = schema
         self._dims = {table.name: table.dim or embedding_dim for table in schema.tables}
@@ -156,10 +159,21 @@ class FeatureEncoder(keras.layers.Layer):
             for table in schema.tables
         }
 
+        self.recency = {
+            sequence.name: RecencyEmbedding(
+                sequence.max_length, name=f"{sequence.name}_recency", dtype=self.dtype_policy
+            )
+            for sequence in schema.sequences
+            if recency
+        }
+
     def build(self, input_shape=None):
-        """Creates the embedding tables."""
+        """Creates the embedding tables, and the vectors of ages."""
         for embedding in self.embeddings.values():
             build(embedding, None)
+        for sequence in self.schema.sequences:
+            if sequence.name in self.recency:
+                build(self.recency[sequence.name], [None, None, self.width(sequence)])
         self.built = True
 
     @property
@@ -252,7 +266,10 @@ class FeatureEncoder(keras.layers.Layer):
                 # A NaN times a weight of zero is a NaN: padding must not hold one.
                 values = numbers[field.name] = tf.where(mask, values, field.default)
             tokens.append(self._token(field, values))
-        return SequenceTokens(tf.concat(tokens, axis=-1), lengths, mask, numbers)
+        joined = tf.concat(tokens, axis=-1)
+        if sequence.name in self.recency:
+            joined = self.recency[sequence.name](joined, lengths)
+        return SequenceTokens(joined, lengths, mask, numbers)
 
 
 def _start(table: Table) -> keras.initializers.Initializer:

@@ -202,6 +202,21 @@ def test_tokens_worked_out_by_hand(encoder):
     assert np.isfinite(past.tokens).all()
 
 
+def test_an_event_may_be_given_its_age(encoder):
+    aged = FeatureEncoder(schema(), embedding_dim=2, recency=True)
+    aged.build()
+    for name, embedding in encoder.embeddings.items():
+        aged.embeddings[name].set_weights(embedding.get_weights())
+    (plain,), (same,) = (e(tensors(FEATURES)).sequences for e in (encoder, aged))
+    np.testing.assert_array_equal(plain.tokens, same.tokens)  # the vectors start at zero
+    vectors = np.arange(12.0).reshape(3, 4)
+    aged.recency["past"].set_weights([vectors])
+    (found,) = aged(tensors(FEATURES)).sequences
+    # Of two events the last is the most recent one: age 0.
+    np.testing.assert_allclose(found.tokens[0] - plain.tokens[0], vectors[[1, 0]], atol=1e-5)
+    np.testing.assert_allclose(found.tokens[1, 0] - plain.tokens[1, 0], vectors[0], atol=1e-5)
+
+
 def test_widths_are_those_of_the_tokens(encoder):
     groups = encoder(tensors(FEATURES))
     for feature, tokens in zip(schema().request_features, groups.request, strict=True):

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from loopctr_tf.models import MODELS
@@ -43,6 +44,19 @@ def test_one_step_moves_every_weight(name):
 
 def test_a_model_comes_back_from_a_file_and_from_its_config(model, tmp_path):
     harness.check_saving(model, tmp_path)
+
+
+@pytest.mark.parametrize("other", ["din", "hstu"])
+def test_any_model_may_be_given_the_age_of_events(other):
+    aged = harness.make(other, event_recency=True)
+    features, _ = harness.batch()
+    harness.check_padding(aged)
+    harness.check_ranking(aged)
+    assert type(aged).from_config(aged.get_config()).config.event_recency
+    (weights,) = aged.encoder.recency["history"].get_weights()
+    before = harness.scores(aged, features)
+    aged.encoder.recency["history"].set_weights([weights[::-1]])
+    assert np.abs(harness.scores(aged, features) - before).max() > 1e-4
 
 
 def test_padding_never_moves_a_score(model):
