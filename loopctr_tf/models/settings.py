@@ -24,8 +24,8 @@ class ModelConfig(Settings):
     dropout: Annotated[Share, Field(lt=1)] = 0.0
     """Dropout rate in training."""
     event_recency: bool = False
-    """Whether each event is given a learned vector for its age, counted in events: for models that do not
-    know the order of a sequence by themselves."""
+    """Whether each event is given a learned vector for its age, counted in events: for models that do
+    not know the order of a sequence by themselves."""
 
 
 class ExecutionConfig(Settings):
