@@ -115,6 +115,12 @@ def test_help_config_lists_every_setting_with_its_default():
             assert re.search(rf"^  {name}: \w", meanings[0], re.MULTILINE), name
 
 
+def test_help_config_of_another_model():
+    text = command("train", "--help-config", "din")
+    assert yaml.safe_load(text.partition("\n\n")[0])["model"]["name"] == "din"
+    assert "  attention_units: Hidden widths" in text
+
+
 def test_version(loopctr):
     assert loopctr("--version").out.strip().endswith(__version__)
 

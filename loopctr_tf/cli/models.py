@@ -36,8 +36,9 @@ def train(prepared, run, config, overrides, schema, quiet):
     and weights/ (the best one, by training.monitor on the validation split).
 
     \b
-    All settings with their defaults:
+    All settings with their defaults, of LoopCTR or of another model:
       loopctr train --help-config
+      loopctr train --help-config hstu
     """
     from loopctr_tf.features.prepared import read_stats
     from loopctr_tf.features.schema import Schema
@@ -68,12 +69,13 @@ def _help_config(context, parameter, value):
         return
     import yaml
 
-    from loopctr_tf.models.loopctr.settings import LoopCTRConfig
+    from loopctr_tf.models import config_class
     from loopctr_tf.models.settings import ExecutionConfig
     from loopctr_tf.training.settings import RunConfig, TrainingConfig
 
-    click.echo(yaml.safe_dump(RunConfig().to_dict(), sort_keys=False))
-    sections = {"model": LoopCTRConfig, "execution": ExecutionConfig, "training": TrainingConfig}
+    model = config_class(value)
+    click.echo(yaml.safe_dump(RunConfig(name=value).to_dict(), sort_keys=False))
+    sections = {"model": model, "execution": ExecutionConfig, "training": TrainingConfig}
     for section, cls in sections.items():
         click.echo(f"{section}:\n{cls.help_text()}\n")
     context.exit()
@@ -82,11 +84,13 @@ def _help_config(context, parameter, value):
 train.params.append(
     click.Option(
         ["--help-config"],
-        is_flag=True,
+        is_flag=False,
+        flag_value="loopctr",
+        metavar="[MODEL]",
         is_eager=True,
         expose_value=False,
         callback=_help_config,
-        help="Print all settings with their defaults and meanings.",
+        help="Print all settings of MODEL (loopctr by default) with their defaults and meanings.",
     )
 )
 

@@ -298,7 +298,7 @@ def train_fake(prepared, tmp_path, monkeypatch):
         monkeypatch.setattr(training, "evaluate_run", lambda *_, **__: ([], None))
         lines = []
         call.say = lines
-        results = training.train(prepared, tmp_path / "run", config, say=lines.append, **arguments)
+        results = training.train(prepared, tmp_path / "run", config, log=lines.append, **arguments)
         return model, results
 
     return call
