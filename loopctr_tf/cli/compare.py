@@ -8,6 +8,21 @@ from loopctr_tf.cli.options import JSON, PREPARED
 from loopctr_tf.errors import UsageError
 
 
+def _help_protocol(context, parameter, value):
+    if not value or context.resilient_parsing:
+        return
+    import yaml
+
+    from loopctr_tf.compare.protocol import Comparison, Protocol
+    from loopctr_tf.training.settings import TrainingConfig
+
+    click.echo(yaml.safe_dump(Comparison().to_dict(), sort_keys=False))
+    for section, cls in {"protocol": Protocol, "training": TrainingConfig}.items():
+        click.echo(f"{section}:\n{cls.help_text()}\n")
+    click.echo("models: of each system, see `loopctr train --help-config MODEL`")
+    context.exit()
+
+
 @click.command()
 @PREPARED
 @click.option(
@@ -40,18 +55,30 @@ from loopctr_tf.errors import UsageError
     metavar="NAME=VALUE",
     help="Override a setting, e.g. --set training.epochs=3 --set loopctr.loops=2. Repeatable.",
 )
-@click.option("--ablations", is_flag=True, help="Train LoopCTR without each of its parts, too.")
 @click.option(
-    "--sensitivity", is_flag=True, help="Train LoopCTR with other numbers of experts, too."
+    "--ablations", is_flag=True, help="Also train LoopCTR with each of its parts removed in turn."
 )
 @click.option(
-    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Systems at a time."
+    "--sensitivity", is_flag=True, help="Also train LoopCTR with other numbers of experts."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Systems trained at a time; by default one, or one a device.",
 )
 @click.option(
     "--devices",
-    help="Comma-separated GPUs (values of CUDA_VISIBLE_DEVICES) that the jobs take in turn.",
+    help="Comma-separated GPUs (values of CUDA_VISIBLE_DEVICES); a system takes one that is free.",
 )
 @JSON
+@click.option(
+    "--help-protocol",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_protocol,
+    help="Print all settings with their defaults and meanings.",
+)
 def compare(
     prepared,
     out,
@@ -103,6 +130,7 @@ def compare(
     from loopctr_tf.compare.report import REPORT
 
     devices = tuple(devices.split(",")) if devices else ()
+    jobs = jobs or max(len(devices), 1)
     results = run_comparison(
         prepared, out, comparison, jobs, devices, log=lambda line: click.echo(line, err=True)
     )
@@ -110,31 +138,4 @@ def compare(
         json_text(results) if as_json else (out / REPORT).read_text(encoding="utf-8"), nl=as_json
     )
     if results["failed"]:
-        raise UsageError(
-            f"{len(results['failed'])} of the systems did not finish: {', '.join(results['failed'])}; "
-            "the report says why"
-        )
-
-
-def _help_protocol(context, parameter, value):
-    if not value or context.resilient_parsing:
-        return
-    import yaml
-
-    from loopctr_tf.compare.protocol import Comparison, Protocol
-
-    click.echo(yaml.safe_dump(Comparison().to_dict(), sort_keys=False))
-    click.echo(f"protocol:\n{Protocol.help_text()}")
-    context.exit()
-
-
-compare.params.append(
-    click.Option(
-        ["--help-protocol"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_help_protocol,
-        help="Print all settings with their defaults and meanings.",
-    )
-)
+        raise click.exceptions.Exit(1)  # the report has the reasons

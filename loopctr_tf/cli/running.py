@@ -16,13 +16,15 @@ def run_command(
 ) -> None:
     """Runs ``command``: exit code 2 for a mistake of the caller, 130 when interrupted, 1 for a bug.
 
+    A command may end with another code by ``click.exceptions.Exit``.
+
     Args:
       command: reads its arguments from the command line.
       name: the name of the program.
       mistake: makes the line for click's own errors; ``name: message`` by default.
     """
     try:
-        command(prog_name=name, standalone_mode=False)
+        code = command(prog_name=name, standalone_mode=False)
     except UsageError as error:
         click.echo(f"{name}: {error}", err=True)
         sys.exit(2)
@@ -36,3 +38,5 @@ def run_command(
     except Exception:
         traceback.print_exc()
         sys.exit(1)
+    if isinstance(code, int):
+        sys.exit(code)  # click returns the code of an Exit

@@ -1,19 +1,24 @@
 """The comparison from beginning to end, resumed where an earlier call stopped."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from datetime import date
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from loopctr_tf.compare import report
 from loopctr_tf.compare.protocol import Comparison
-from loopctr_tf.compare.results import gather
+from loopctr_tf.compare.results import gather, scored_labels
 from loopctr_tf.compare.runs import facts_of, train_rows
 from loopctr_tf.errors import UsageError
+from loopctr_tf.evaluation.references import reference_scores
 from loopctr_tf.files import write_json
+from loopctr_tf.version import __version__
 
 SETTINGS = "compare.yaml"
 EFFICIENCY = "efficiency.json"
@@ -25,7 +30,7 @@ def compare(
     out: str | Path,
     comparison: Comparison,
     jobs: int = 1,
-    devices: tuple[str, ...] = (),
+    devices: Sequence[str] = (),
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Trains, measures and reports; what ``out`` already holds of the same comparison is not done again.
@@ -36,7 +41,7 @@ def compare(
         more than before.
       comparison: what to compare.
       jobs: systems trained at a time.
-      devices: values of CUDA_VISIBLE_DEVICES, dealt out to the jobs.
+      devices: values of CUDA_VISIBLE_DEVICES; a system takes one that is free.
       log: takes lines for people.
 
     Returns:
@@ -52,29 +57,44 @@ def compare(
     rows = [row for row in comparison.rows() if row.name not in failed]
     if not rows:
         raise UsageError("no system finished: " + "; ".join(f"{n}: {e}" for n, e in failed.items()))
+    missing = {}
+    try:
+        labels, _, references = reference_scores(prepared)
+    except UsageError as error:
+        labels, references, missing["references"] = None, {}, str(error)
     log("measuring what scoring costs")
     systems = [row.name for row in rows if row.kind == "system"]
-    measured = Comparison(systems, comparison.protocol, comparison.training, comparison.models)
+    settings = {name: comparison.models[name] for name in systems if name in comparison.models}
+    measured = Comparison(systems, comparison.protocol, comparison.training, settings)
+    efficiency: dict[str, Any] = {"heads": []}
     # In a process of its own, whose memory holds nothing else.
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        efficiency = pool.submit(_measure, out, prepared, measured).result()
+        try:
+            efficiency = pool.submit(_measure, out, prepared, measured).result()
+        except Exception as error:  # of any kind: the trained systems are worth a report without it
+            missing["costs"] = f"{type(error).__name__}: {error}"
     write_json(out / EFFICIENCY, efficiency)
-    from loopctr_tf.evaluation.references import reference_metrics
-
+    gathered = gather(out, comparison, rows, efficiency["heads"], references)
+    if labels is not None and not np.array_equal(labels, scored_labels(out, comparison, rows[0])):
+        raise UsageError(
+            f"{str(prepared)!r} changed while its systems were compared; use a new folder"
+        )
     results = {
         **comparison.to_dict(),
+        "made": {"date": f"{date.today():%Y-%m-%d}", "version": __version__},
         "data": facts,
         "failed": failed,
-        "machine": efficiency["machine"],
-        "batch_size": efficiency["batch_size"],
-        "references": reference_metrics(prepared),
-        **gather(out, comparison, rows, efficiency),
+        "missing": missing,
+        "machine": efficiency.get("machine"),
+        "batch_size": efficiency.get("batch_size"),
+        **gathered,
     }
     report.write(out, results)
     return results
 
 
 def _measure(out, prepared, comparison):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from loopctr_tf.compare.efficiency import measure
 
     return measure(out, prepared, comparison)
@@ -87,10 +107,15 @@ def _claim(out: Path, comparison: Comparison, facts: dict[str, Any]) -> None:
         raise UsageError(f"{str(out)!r} exists and holds no comparison; remove it or name another")
     if path.is_file():
         before = yaml.safe_load(path.read_text())
-        if before["data"]["schema_sha256"] != facts["schema_sha256"]:
+        if before["data"]["sha256"] != facts["sha256"]:
             raise UsageError(
-                f"{str(out)!r} compares on {before['data']['prepared']!r}, which has another schema; "
-                "name another folder"
+                f"{str(out)!r} compares on {before['data']['prepared']!r} as it was then, and "
+                f"{facts['prepared']!r} holds other data; name another folder"
+            )
+        if before["version"] != __version__:
+            raise UsageError(
+                f"{str(out)!r} was begun by version {before['version']}, and this is {__version__}, "
+                "whose defaults may differ; name another folder"
             )
         for section in ("protocol", "training"):
             for name, value in settings[section].items():
@@ -108,4 +133,7 @@ def _claim(out: Path, comparison: Comparison, facts: dict[str, Any]) -> None:
                 )
             settings["models"].setdefault(name, old)
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"data": facts, **settings}, sort_keys=False), encoding="utf-8")
+    text = yaml.safe_dump({"version": __version__, "data": facts, **settings}, sort_keys=False)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -36,8 +36,10 @@ def measure(
 
     Returns:
       ``machine``, ``batch_size``, and ``heads``: rows with ``row``, ``head``, ``parameters`` and
-      ``dense_parameters`` (beside the tables), ``flops`` (a sample, padded like the batch), ``p50_ms``,
-      ``p95_ms`` (a batch) and ``peak_memory_bytes`` (above what the process held before the call).
+      ``dense_parameters`` (beside the tables; at zero loops without the Loop Block, which is not
+      deployed), ``flops`` (a sample, padded like the batch), ``p50_ms``, ``p95_ms`` (a batch) and
+      ``peak_memory_bytes`` (of a call: on a GPU the device's, else what the process takes beyond what it
+      held before).
     """
     batch = _batch(prepared)
     systems = [row for row in comparison.rows() if row.kind == "system"]
@@ -47,8 +49,13 @@ def measure(
             Schema.load(prepared)
         )
         few = {name: value[:_COUNTED] for name, value in batch.items()}
-        dense = sum(w.shape.num_elements() for w in model.trainable_weights if not is_table(w))
         for head in model.heads:
+            unused = "loop_block" if model.loops_of(head) == 0 else None
+            dense = sum(
+                weight.shape.num_elements()
+                for weight in model.trainable_weights
+                if not is_table(weight) and not (unused and unused in weight.name)
+            )
             rows.append(
                 {
                     "row": row.name,
@@ -61,11 +68,7 @@ def measure(
             calls.append(_call(model, head, batch))
     for call, figures in zip(calls, rows, strict=True):
         call()
-        gc.collect()
-        machine.forget_peak_memory()
-        before = machine.peak_memory_bytes()
-        call()
-        figures["peak_memory_bytes"] = max(machine.peak_memory_bytes() - before, 0)
+        figures["peak_memory_bytes"] = _peak(call)
     for times, figures in zip(in_turns(calls, seconds), rows, strict=True):
         figures.update(quantiles(times))
     return {"machine": machine.describe(), "batch_size": BATCH, "heads": rows}
@@ -78,6 +81,18 @@ def _batch(prepared: Path) -> dict[str, tf.Tensor]:
     features, _ = next(iter(dataset))
     places = tf.range(BATCH) % tf.shape(next(iter(features.values())))[0]
     return {name: tf.gather(features[name], places) for name in schema.inputs}
+
+
+def _peak(call) -> int:
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        call()
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    gc.collect()
+    machine.forget_peak_memory()
+    before = machine.peak_memory_bytes()
+    call()
+    return max(machine.peak_memory_bytes() - before, 0)
 
 
 def _call(model, head: str, batch):

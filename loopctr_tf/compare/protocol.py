@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loopctr_tf import models
 from loopctr_tf.errors import UsageError
+from loopctr_tf.models.loopctr.settings import LoopCTRConfig
 from loopctr_tf.models.settings import Positive
 from loopctr_tf.settings import Number, Settings, Share, mapping, parse_pair, read_yaml, suggestion
 from loopctr_tf.training.settings import RunConfig, TrainingConfig
@@ -16,7 +17,8 @@ PRESETS = Path(__file__).with_name("presets")
 SECTIONS = ("protocol", "training", "models")
 
 
-Range = Annotated[tuple[Number, ...], Field(strict=False, min_length=2, max_length=2)]
+Rate = Annotated[Number, Field(gt=0)]
+Range = Annotated[tuple[Rate, ...], Field(strict=False, min_length=2, max_length=2)]
 
 
 class Protocol(Settings):
@@ -36,7 +38,9 @@ class Protocol(Settings):
     """Least and largest learning rate, searched on a logarithmic scale."""
     table_learning_rates: Range = (3e-3, 3e-2)
     """The same for the embedding tables: rare ids need larger steps than what all rows share."""
-    dropouts: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = (0.0, 0.1, 0.2, 0.3)
+    dropouts: Annotated[
+        tuple[Annotated[Share, Field(lt=1)], ...], Field(strict=False, min_length=1)
+    ] = (0.0, 0.1, 0.2, 0.3)
     """Dropout rates to choose from."""
     table_decays: Annotated[tuple[Number, ...], Field(strict=False, min_length=1)] = (
         0.0,
@@ -45,8 +49,16 @@ class Protocol(Settings):
         0.3,
     )
     """Decoupled decays of the embedding tables to choose from."""
-    search_seed: int = 1
+    search_seed: int = 0
     """Seed of the search, and of the trainings in it."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self):
+        for name in ("learning_rates", "table_learning_rates"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UsageError(f"{name} are {[low, high]}; give the smaller one first")
+        return self
 
 
 class Row(NamedTuple):
@@ -57,12 +69,14 @@ class Row(NamedTuple):
       model: settings that differ from those of its system, with ``name``.
       searched_as: the row whose search gives the other settings; its own name, or the full model's.
       kind: "system", "ablation" or "sensitivity".
+      monitor: validation figure that picks its epoch; None means the served head's AUC.
     """
 
     name: str
     model: dict[str, Any]
     searched_as: str
     kind: str = "system"
+    monitor: str | None = None
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -120,10 +134,21 @@ class Comparison:
                 f"ablations are of LoopCTR, which is not among {', '.join(self.names)}"
             )
         _known(self.models)
+        for name in self.models:
+            if name not in self.names:
+                raise UsageError(
+                    f"settings of {name} are given, which is not compared; add it to models"
+                )
+            for searched in ("dim", "dropout"):
+                if searched in self.models[name]:
+                    raise UsageError(
+                        f"{name}.{searched} is {self.models[name][searched]!r}, which is searched alike for "
+                        f"all; set protocol.{searched}s"
+                    )
+        # A bad setting is found before anything is trained.
         for row in self.rows():
-            self.config(
-                row, self.default_choice()
-            )  # a bad setting is found before anything is trained
+            for dim in self.protocol.dims:
+                self.config(row, {**self.default_choice(), "dim": dim})
 
     @classmethod
     def load(
@@ -201,10 +226,14 @@ class Comparison:
                 )
                 for active, experts in EXPERTS
             ]
-        return rows + [
-            Row(name, {"name": "loopctr", **change}, "loopctr", kind)
-            for name, change, kind in changes
-        ]
+        for name, change, kind in changes:
+            # Where the last depth alone is trained, depth 0 has nothing to say.
+            last = f"val_loop_{self._loops()}_auc" if "supervision" in change else None
+            rows.append(Row(name, {"name": "loopctr", **change}, "loopctr", kind, last))
+        return rows
+
+    def _loops(self) -> int:
+        return self.models.get("loopctr", {}).get("loops", LoopCTRConfig().loops)
 
     def default_choice(self) -> dict[str, Any]:
         """What the first trial takes."""
@@ -234,6 +263,8 @@ class Comparison:
             **{key: choice[key] for key in choice if key not in ("dim", "dropout")},
             "seed": self.protocol.search_seed if seed is None else seed,
         }
+        if row.monitor is not None:
+            training["monitor"] = row.monitor
         return RunConfig.from_dict({"model": {"name": name, **model}, "training": training})
 
 

@@ -9,8 +9,10 @@ import pandas as pd
 
 from loopctr_tf.compare.protocol import Comparison, Row
 from loopctr_tf.compare.runs import chosen, seed_folder
+from loopctr_tf.errors import UsageError
 from loopctr_tf.evaluation import exact, oracle
 from loopctr_tf.evaluation.significance import delong, gauc_bootstrap, user_aucs
+from loopctr_tf.models import MODELS
 
 FIGURES = ("auc", "gauc", "ne")
 NULLS = 5
@@ -51,8 +53,17 @@ def scored(run: Path, split: str) -> Scored:
         )
 
 
+def scored_labels(out: Path, comparison: Comparison, row: Row) -> np.ndarray:
+    """Labels of the test rows as ``row``'s first run read them."""
+    return scored(seed_folder(out, row, 1), "test").labels
+
+
 def gather(
-    out: Path, comparison: Comparison, rows: Sequence[Row], efficiency: Mapping[str, Any]
+    out: Path,
+    comparison: Comparison,
+    rows: Sequence[Row],
+    costs: Sequence[Mapping[str, Any]] = (),
+    references: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """All figures of the finished ``rows``.
 
@@ -60,67 +71,82 @@ def gather(
       out: folder of the comparison.
       comparison: what was compared.
       rows: those whose runs are all there.
-      efficiency: result of :func:`~loopctr_tf.compare.efficiency.measure`.
+      costs: ``heads`` of :func:`~loopctr_tf.compare.efficiency.measure`.
+      references: test probabilities [n] by name.
 
     Returns:
-      ``heads``: a row for each head of each system with ``row``, ``kind``, ``head``, ``label``, the
-      three figures as ``{"mean", "deviation", "values"}``, the difference of AUC and GAUC to the base
-      (``auc_difference``, ``gauc_difference``), what it costs, and ``ratios`` of that to the base.
-      ``base``: label of the row that differences and ratios refer to: LoopCTR at zero loops, or the
-      first row. ``oracle``: by system with several heads. ``search``: what was chosen, by row.
+      ``heads``: a row for each head of each system, then one for each reference, with ``row``, ``kind``,
+      ``head``, ``label``, the three figures as ``{"mean", "deviation", "values"}``, ``against`` (the label
+      that it is compared with) and ``auc_difference``, ``gauc_difference``, and what it costs, with
+      ``ratios``. Systems and references are compared with ``base``: LoopCTR at zero loops, or the first
+      row; an ablation's head with the same head of LoopCTR. ``oracle``: by system with several heads.
+      ``search``: what was chosen, by row. ``configs``: model settings, by row.
+
+    Raises:
+      UsageError: where runs were scored on different rows.
     """
-    costs = {(cost["row"], cost["head"]): cost for cost in efficiency["heads"]}
+    by_cost = {(cost["row"], cost["head"]): cost for cost in costs}
     seeds = range(1, comparison.protocol.seeds + 1)
     tests = {row.name: [scored(seed_folder(out, row, s), "test") for s in seeds] for row in rows}
+    first = tests[rows[0].name][0]
     heads, samples = [], {}
     for row in rows:
         names = tests[row.name][0].heads
+        for test in tests[row.name]:
+            if not all(np.array_equal(a, b) for a, b in zip(test[:2], first[:2], strict=True)):
+                raise UsageError(
+                    f"{row.name} was scored on other test rows than {rows[0].name}; compare in a new "
+                    "folder"
+                )
         for column, head in enumerate(names):
-            columns = [(test, test.probabilities[:, column]) for test in tests[row.name]]
             label = _label(row, head, len(names) - 1)
-            samples[label] = [(test.labels, p, test.groups) for test, p in columns]
+            samples[label] = [test.probabilities[:, column] for test in tests[row.name]]
+            cost = by_cost.get((row.name, head), {})
             heads.append(
                 {
                     "row": row.name,
                     "kind": row.kind,
                     "head": head,
                     "label": label,
-                    **_figures(samples[label]),
-                    **{
-                        k: v
-                        for k, v in costs.get((row.name, head), {}).items()
-                        if k not in ("row", "head")
-                    },
+                    **_figures(first, samples[label]),
+                    **{key: cost[key] for key in cost if key not in ("row", "head")},
                 }
             )
+    for name, probabilities in (references or {}).items():
+        label = name.replace("_", " ")
+        samples[label] = [probabilities]
+        figures = _figures(first, samples[label])
+        heads.append({"row": name, "kind": "reference", "head": "", "label": label, **figures})
     base = next((h for h in heads if (h["row"], h["head"]) == ("loopctr", "loop_0")), heads[0])
-    _compare(heads, base, samples)
+    _compare(heads, base, samples, first)
     return {
         "base": base["label"],
         "heads": heads,
         "oracle": {
             row.name: _oracle(
                 [
-                    (scored(seed_folder(out, row, s), "valid"), test)
-                    for s, test in zip(seeds, tests[row.name], strict=True)
+                    (scored(seed_folder(out, row, seed), "valid"), test)
+                    for seed, test in zip(seeds, tests[row.name], strict=True)
                 ]
             )
             for row in rows
             if row.kind == "system" and len(tests[row.name][0].heads) > 1
         },
         "search": {row.name: chosen(out, row) for row in rows if row.searched_as == row.name},
+        "configs": {
+            row.name: comparison.config(row, chosen(out, row)["choice"]).model.to_dict()
+            for row in rows
+        },
     }
 
 
 def _label(row: Row, head: str, loops: int) -> str:
-    from loopctr_tf.models import MODELS
-
     name = row.name if row.kind != "system" else MODELS[row.name][1]
     return f"{name}({head.removeprefix('loop_')}/{loops})" if head else name
 
 
-def _figures(samples) -> dict[str, dict[str, Any]]:
-    found = pd.DataFrame([exact.evaluate_scores(*sample) for sample in samples])
+def _figures(rows: Scored, by_seed: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
+    found = pd.DataFrame([exact.evaluate_scores(rows.labels, p, rows.groups) for p in by_seed])
     return {
         name: {
             "mean": float(found[name].mean()),
@@ -131,19 +157,24 @@ def _figures(samples) -> dict[str, dict[str, Any]]:
     }
 
 
-def _compare(heads: list[dict], base: dict, samples: Mapping[str, list]) -> None:
-    """Adds differences and ratios to the base to every row."""
-    labels = samples[base["label"]][0][0]
-    by_user = {name: [user_aucs(*sample) for sample in found] for name, found in samples.items()}
-    of_base = [p for _, p, _ in samples[base["label"]]]
+def _compare(heads: list[dict], base: dict, samples: Mapping[str, list], rows: Scored) -> None:
+    """Adds differences, and ratios of costs, to every row that is not compared with itself."""
+    by_user = {
+        label: [user_aucs(rows.labels, p, rows.groups) for p in found]
+        for label, found in samples.items()
+    }
+    full = {h["head"]: h["label"] for h in heads if (h["row"], h["kind"]) == ("loopctr", "system")}
     for head in heads:
-        if head is not base:
-            own = [p for _, p, _ in samples[head["label"]]]
-            head["auc_difference"] = delong(labels, own, of_base)._asdict()
-            head["gauc_difference"] = gauc_bootstrap(
-                by_user[head["label"]], by_user[base["label"]]
-            )._asdict()
-        if "flops" in head and base.get("flops"):
+        is_variant = head["kind"] in ("ablation", "sensitivity")
+        own, other = head["label"], full.get(head["head"]) if is_variant else base["label"]
+        if other is not None and own != other:
+            head["against"] = other
+            differences = {
+                "auc_difference": delong(rows.labels, samples[own], samples[other], rows.groups),
+                "gauc_difference": gauc_bootstrap(by_user[own], by_user[other]),
+            }
+            head.update({name: found._asdict() for name, found in differences.items()})
+        if "flops" in head and "flops" in base:
             keys = ("dense_parameters", "flops", "p50_ms", "peak_memory_bytes")
             head["ratios"] = {key: head[key] / base[key] if base[key] else None for key in keys}
 

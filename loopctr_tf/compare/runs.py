@@ -1,11 +1,14 @@
 """The trainings of a comparison: a process a system; what an earlier call finished is skipped."""
 
+import hashlib
+import json
 import os
+import queue
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ import numpy as np
 
 from loopctr_tf.compare.protocol import Comparison, Row
 from loopctr_tf.errors import UsageError
+from loopctr_tf.features.prepared import read_stats
+from loopctr_tf.features.schema import Schema
 from loopctr_tf.files import json_text, write_json
 
 CHOICE = "choice.json"
@@ -35,59 +40,84 @@ def train_rows(
     prepared: Path,
     comparison: Comparison,
     jobs: int = 1,
-    devices: tuple[str, ...] = (),
+    devices: Sequence[str] = (),
     log: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Searches and trains whatever is not finished; returns row name -> error of rows that failed.
 
-    Systems run first, ablations after the search of the full model. Another row goes on when one fails.
+    Systems run first, ablations after the search of the full model. Other rows go on when one fails.
 
     Args:
       out: folder of the comparison.
       prepared: prepared folder.
       comparison: what to train.
-      jobs: processes at a time.
-      devices: values of CUDA_VISIBLE_DEVICES, dealt out to the processes in turn; empty leaves it alone.
+      jobs: rows at a time, each in a process of its own.
+      devices: values of CUDA_VISIBLE_DEVICES; a row takes one that is free. Empty leaves it alone.
       log: takes lines for people.
     """
     failed: dict[str, str] = {}
+    free: queue.Queue[str | None] = queue.Queue()
+    for place in range(jobs):
+        free.put(devices[place % len(devices)] if devices else None)
+
+    def train(row: Row) -> float:
+        device = free.get()
+        try:
+            # A process a row: TensorFlow's memory ends with it, and a killed one takes no other along.
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                work = (out, prepared, comparison, row, jobs, device)
+                return process.submit(train_row, *work).result()
+        finally:
+            free.put(device)
+
     rows = comparison.rows()
-    for stage in (
-        [r for r in rows if r.searched_as == r.name],
-        [r for r in rows if r.searched_as != r.name],
-    ):
-        # Processes end with their row, and with them TensorFlow's memory.
-        pool = ProcessPoolExecutor(
-            jobs, get_context("spawn"), max_tasks_per_child=1, initializer=_quiet
-        )
-        with pool:
-            futures = {}
-            for place, row in enumerate(stage):
-                if row.searched_as in failed:
-                    failed[row.name] = f"the search of {row.searched_as!r} failed"
-                    continue
-                device = devices[place % len(devices)] if devices else None
-                futures[pool.submit(train_row, out, prepared, comparison, row, device)] = row
+    stages = (
+        [row for row in rows if row.searched_as == row.name],
+        [row for row in rows if row.searched_as != row.name],
+    )
+    for stage in stages:
+        threads = ThreadPoolExecutor(jobs)
+        futures = {}
+        for row in stage:
+            if row.searched_as in failed:
+                failed[row.name] = f"the search of {row.searched_as!r} failed"
+            else:
+                futures[threads.submit(train, row)] = row
+        try:
             for future in as_completed(futures):
                 row = futures[future]
                 try:
-                    seconds = future.result()
+                    log(f"{row.name}: done ({future.result():.0f} s in this call)")
                 except Exception as error:  # of any kind: the other rows are still wanted
                     failed[row.name] = f"{type(error).__name__}: {error}"
                     log(f"{row.name}: FAILED, {failed[row.name]}")
-                else:
-                    log(f"{row.name}: done ({seconds:.0f} s in this call)")
+        finally:
+            # Ctrl-C ends the running processes too; what waits must not begin.
+            threads.shutdown(wait=True, cancel_futures=True)
     return failed
 
 
 def train_row(
-    out: Path, prepared: Path, comparison: Comparison, row: Row, device: str | None = None
+    out: Path,
+    prepared: Path,
+    comparison: Comparison,
+    row: Row,
+    jobs: int = 1,
+    device: str | None = None,
 ) -> float:
-    """Searches and trains one row in this process; returns the seconds it took."""
+    """Searches and trains one row in this process, one of ``jobs``; returns the seconds it took."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
+    if jobs > 1:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     # TensorFlow loads here, in the process of the row, with the devices that it may see.
+    import tensorflow as tf
+
     from loopctr_tf.compare.search import search
+
+    tf.get_logger().setLevel("ERROR")  # many models in one process are traced many times
 
     start, folder = time.perf_counter(), row_folder(out, row)
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,12 +136,10 @@ def train_row(
 
 def chosen(out: Path, row: Row) -> dict[str, Any]:
     """What the search chose for a row; UsageError where it did not end."""
-    import json
-
     path = out / "runs" / row.searched_as.replace(" ", "_") / CHOICE
     if not path.is_file():
         raise UsageError(
-            f"the search of {row.searched_as!r} did not end: no {str(path)!r}; run again"
+            f"the search of {row.searched_as!r} did not finish: no {str(path)!r}; run again"
         )
     return json.loads(path.read_text())
 
@@ -120,19 +148,21 @@ def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
     """One final training; the test split is read once, after it."""
     import tf_keras as keras
 
-    from loopctr_tf.training.run_folder import CONFIG, load_run
+    from loopctr_tf.training.run_folder import CONFIG, METRICS, load_run
     from loopctr_tf.training.settings import RunConfig
     from loopctr_tf.training.train import train
 
     run, config = seed_folder(out, row, seed), comparison.config(row, choice, seed)
-    if (run / "test.npz").is_file():
-        if RunConfig.load(run / CONFIG).to_dict() == config.to_dict():
-            return
-        log(f"{row.name}: seed {seed} was trained with other settings, and is trained again")
-    shutil.rmtree(run, ignore_errors=True)
     start = time.perf_counter()
-    train(prepared, run, config, verbose=0, log=lambda line: None)
-    shutil.rmtree(run / "checkpoints")  # of every epoch; the best weights stay
+    same = (run / METRICS).is_file() and RunConfig.load(run / CONFIG).to_dict() == config.to_dict()
+    if same and (run / "test.npz").is_file():
+        return
+    if not same:
+        if (run / "test.npz").is_file():
+            log(f"{row.name}: seed {seed} was trained with other settings; training again")
+        shutil.rmtree(run, ignore_errors=True)
+        train(prepared, run, config, verbose=0, log=lambda line: None)
+        shutil.rmtree(run / "checkpoints")  # of every epoch; the best weights stay
     model, _ = load_run(run)
     for split in SPLITS:
         score_split(model, prepared, split, run / f"{split}.npz")
@@ -141,7 +171,7 @@ def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
 
 
 def score_split(model, prepared: Path, split: str, path: Path) -> None:
-    """Writes labels, groups, probabilities [n, heads], heads and history lengths to ``path``."""
+    """Writes labels, numbers of groups, probabilities [n, heads], heads and history lengths."""
     from loopctr_tf.evaluation.predict import evaluate_run
     from loopctr_tf.features.dataset import read_dataset
 
@@ -156,7 +186,7 @@ def score_split(model, prepared: Path, split: str, path: Path) -> None:
     np.savez_compressed(
         partial,
         labels=predictions.labels,
-        groups=predictions.groups.astype("U"),
+        groups=np.unique(predictions.groups, return_inverse=True)[1],
         probabilities=predictions.probabilities,
         heads=np.array(predictions.heads),
         history=np.concatenate(lengths) if lengths else np.zeros(len(predictions.labels), int),
@@ -164,22 +194,16 @@ def score_split(model, prepared: Path, split: str, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _quiet() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
 def facts_of(prepared: Path) -> dict[str, Any]:
-    """What tells one prepared folder from another: row counts, protocol, and a digest of its schema."""
-    import hashlib
+    """What tells one prepared folder from another: row counts, protocol, and a digest of its contents.
 
-    from loopctr_tf.features.prepared import read_stats
-    from loopctr_tf.features.schema import Schema
-
+    The digest is of the schema, its vocabularies and ``stats.json``.
+    """
     stats = read_stats(prepared)
-    schema = json_text(Schema.load(prepared).to_dict())
+    contents = json_text({"schema": Schema.load(prepared).to_dict(), "stats": stats})
     return {
         "prepared": str(prepared),
         "rows": stats["rows"],
-        "protocol_of_data": stats.get("protocol"),
-        "schema_sha256": hashlib.sha256(schema.encode()).hexdigest(),
+        "protocol": stats.get("protocol"),
+        "sha256": hashlib.sha256(contents.encode()).hexdigest(),
     }

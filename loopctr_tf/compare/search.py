@@ -1,5 +1,6 @@
 """The search over settings, a study a system: seeded, pruned by the median, resumed."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def search(
 ) -> dict[str, Any]:
     """Runs the trials that are missing; returns the best one's choice and what the search cost.
 
-    Trials that stood unfinished when an earlier call was killed are run again with the same settings.
+    Trials that an earlier call left unfinished are run again with the same settings.
 
     Args:
       folder: of the row; the study lies in it.
@@ -50,8 +51,11 @@ def search(
       log: takes lines for people.
 
     Returns:
-      ``choice`` (name -> value), ``value`` (the exact validation figure), ``trials``, ``pruned``,
-      ``failed``, ``seconds`` of all trials.
+      ``choice`` (name -> value), ``value`` (the exact validation figure), ``trials`` that finished,
+      ``pruned`` ones among them, their ``seconds``.
+
+    Raises:
+      UsageError: where the validation split does not define the figure, or no trial gave one.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     protocol = comparison.protocol
@@ -91,7 +95,7 @@ def search(
         "value": best.value if protocol.select != "ne" else -best.value,
         "trials": _count(study),
         "pruned": sum(t.state == TrialState.PRUNED for t in study.trials),
-        "seconds": sum(t.duration.total_seconds() for t in study.trials if t.duration),
+        "seconds": sum(t.duration.total_seconds() for t in study.get_trials(states=_FINISHED)),
     }
 
 
@@ -153,7 +157,13 @@ def _trained(trial, folder, prepared, comparison, row, choice) -> float:
         shutil.rmtree(run, ignore_errors=True)
         keras.backend.clear_session()
     (served,) = (figures for figures in results["valid"] if figures["head"] == results["served"])
-    return served[comparison.protocol.select]
+    value = served[comparison.protocol.select]
+    if not math.isfinite(value):
+        raise UsageError(
+            f"{comparison.protocol.select} is {value} on the validation split, which does not define "
+            "it; choose another figure with protocol.select"
+        )
+    return value
 
 
 def _text(choice: dict[str, Any]) -> str:

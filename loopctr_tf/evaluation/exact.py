@@ -63,7 +63,7 @@ def auc(labels: ArrayLike, scores: ArrayLike, sample_weight: ArrayLike | None = 
         weights = _floats("sample_weight", sample_weight, len(labels))
         _require("sample_weight must not be negative", weights >= 0, weights, "give 0 or more")
     codes = np.zeros(len(labels), np.intp)
-    return float(_auc_by_group(labels, scores, codes, 1, weights).auc[0])
+    return float(auc_by_group(labels, scores, codes, 1, weights).auc[0])
 
 
 def gauc(
@@ -87,7 +87,7 @@ def gauc(
         raise UsageError(f"unknown weighting {weighting!r}; choose one of {', '.join(WEIGHTINGS)}")
     labels = _labels(labels)
     scores = _floats("scores", scores, len(labels))
-    return _average(_auc_by_group(labels, scores, *_groups(groups, len(labels))), weighting)
+    return _average(auc_by_group(labels, scores, *_groups(groups, len(labels))), weighting)
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -143,7 +143,7 @@ def evaluate_scores(
     """
     labels = _labels(labels)
     probabilities = _probabilities(probabilities, len(labels))
-    by_group = _auc_by_group(labels, probabilities, *_groups(groups, len(labels)))
+    by_group = auc_by_group(labels, probabilities, *_groups(groups, len(labels)))
     plain = _average(by_group, "plain")
     return {
         "auc": auc(labels, probabilities),
@@ -167,7 +167,7 @@ class _GroupAUCs(NamedTuple):
     negatives: np.ndarray
 
 
-def _auc_by_group(labels, scores, codes, num_groups: int, weights=None) -> _GroupAUCs:
+def auc_by_group(labels, scores, codes, num_groups: int, weights=None) -> _GroupAUCs:
     """AUC of each group by one sort: a positive beats all lower negatives, and half of its ties.
 
     `codes` are integers in [0, num_groups). Rows of equal group and score form a block; the area is

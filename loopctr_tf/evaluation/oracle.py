@@ -58,7 +58,8 @@ def null_control(labels: np.ndarray, logits: np.ndarray, seed: int = 0) -> np.nd
 def honest_selector(fitted_on: DepthLogits, applied_to: DepthLogits) -> np.ndarray:
     """Probabilities [n] of a logistic regression over the depths, which never sees these rows' labels.
 
-    Its features are the logits, the differences of consecutive depths and log1p of the history's length.
+    Its features are the logits, log1p of the history's length and the products of both, so that it can
+    trust one depth on long histories and another on short ones.
 
     Args:
       fitted_on: the validation split.
@@ -70,5 +71,5 @@ def honest_selector(fitted_on: DepthLogits, applied_to: DepthLogits) -> np.ndarr
 
 
 def _selector_features(rows: DepthLogits) -> np.ndarray:
-    differences = np.diff(rows.logits, axis=1)
-    return np.column_stack([rows.logits, differences, np.log1p(rows.history)])
+    length = np.log1p(rows.history)[:, None]
+    return np.column_stack([rows.logits, length, rows.logits * length])

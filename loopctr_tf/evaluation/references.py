@@ -18,14 +18,28 @@ INVERSE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
 
 
 def reference_metrics(prepared: str | Path, item: str | None = None) -> dict[str, dict[str, Any]]:
-    """Exact test metrics of both references, fitted on train; validation NE picks the smoothing.
+    """Exact test metrics of both references by name; see :func:`reference_scores`."""
+    labels, groups, scores = reference_scores(prepared, item)
+    return {
+        name: metrics.evaluate_scores(labels, probabilities, groups)
+        for name, probabilities in scores.items()
+    }
+
+
+def reference_scores(
+    prepared: str | Path, item: str | None = None
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Test probabilities of both references, fitted on train; validation NE picks the smoothing.
 
     Args:
       prepared: prepared folder.
       item: column of the item's id; the first categorical item feature by default.
 
     Returns:
-      Name -> metrics of ``metrics.evaluate_scores``.
+      (labels [n], groups [n], name -> probabilities [n]), in the order of the test split's rows.
+
+    Raises:
+      UsageError: for a schema without such a feature.
     """
     schema = Schema.load(prepared)
     item = item or _item_column(schema)
@@ -42,10 +56,7 @@ def reference_metrics(prepared: str | Path, item: str | None = None) -> dict[str
         "item_mean_ctr": best([_item_mean_ctr(train, prior) for prior in PRIOR_CLICKS]),
         "user_item_logistic_regression": best(_logistic_regressions(train)),
     }
-    return {
-        name: metrics.evaluate_scores(test["label"], probabilities, test["group"])
-        for name, probabilities in scores.items()
-    }
+    return test["label"].to_numpy(), test["group"].to_numpy(), scores
 
 
 _SPLITS = ("train", "valid", "test")

@@ -1,6 +1,7 @@
 """A comparison from the command to the report, interrupted and resumed; figures of made-up scores."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import optuna
@@ -10,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from loopctr_tf.compare import compare as comparing
-from loopctr_tf.compare import report
+from loopctr_tf.compare import report, runs
 from loopctr_tf.compare.protocol import Comparison
 from loopctr_tf.compare.results import gather, scored
 from loopctr_tf.compare.runs import chosen, row_folder, seed_folder, train_row
@@ -44,7 +45,12 @@ def compared(prepared, tmp_path_factory):
 @pytest.mark.slow
 def test_the_command_searches_trains_measures_and_reports(compared, prepared):
     out, results = compared
-    (head,) = results["heads"]
+    head, *references = results["heads"]
+    assert [reference["row"] for reference in references] == [
+        "item_mean_ctr",
+        "user_item_logistic_regression",
+    ]
+    assert all(reference["against"] == "DLRM" for reference in references)
     assert (head["label"], results["base"], results["failed"]) == ("DLRM", "DLRM", {})
     test = scored(out / "runs/dlrm/seed-1", "test")
     assert head["auc"]["values"] == [exact.auc(test.labels, test.probabilities[:, 0])]
@@ -52,7 +58,6 @@ def test_the_command_searches_trains_measures_and_reports(compared, prepared):
     assert head["flops"] > 0
     assert head["p50_ms"] > 0
     assert head["dense_parameters"] < head["parameters"]
-    assert set(results["references"]) == {"item_mean_ctr", "user_item_logistic_regression"}
     text = (out / report.REPORT).read_text()
     assert f"| {head['auc']['mean']:.4f} " in text
     assert "item mean ctr" in text
@@ -92,15 +97,18 @@ def test_what_is_finished_is_not_done_again_and_a_killed_trial_is(compared, prep
     ],
 )
 def test_a_folder_takes_no_other_comparison(tmp_path, settings, message):
-    facts = {"schema_sha256": "a", "prepared": "somewhere"}
+    facts = {"sha256": "a", "prepared": "somewhere"}
     comparing._claim(tmp_path / "out", comparison(), facts)
     comparing._claim(tmp_path / "out", comparison(trials=3), facts)
     comparing._claim(tmp_path / "new", comparison(), facts)
     settings = {"seeds": 1, "trials": 2, "overrides": SETTINGS, **settings}
     with pytest.raises(UsageError, match=message):
         comparing._claim(tmp_path / "new", Comparison.load(None, ["dlrm"], **settings), facts)
-    with pytest.raises(UsageError, match="another schema"):
-        comparing._claim(tmp_path / "new", comparison(), {**facts, "schema_sha256": "b"})
+    with pytest.raises(UsageError, match="holds other data"):
+        comparing._claim(tmp_path / "new", comparison(), {**facts, "sha256": "b"})
+    with pytest.raises(UsageError, match="begun by version"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "__version__", "9.9")
+        comparing._claim(tmp_path / "new", comparison(), facts)
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="holds no comparison"):
         comparing._claim(tmp_path / "other", comparison(), facts)
@@ -149,9 +157,12 @@ def test_figures_differences_ratios_and_the_oracle(made_up):
         {"row": "loopctr", "head": "loop_1", **cost, "flops": 6.0},
         {"row": "dlrm", "head": "", **cost, "p50_ms": 1.0},
     ]
-    results = gather(out, found, found.rows(), {"heads": costs})
-    zero, one, dlrm = results["heads"]
-    assert [h["label"] for h in results["heads"]] == ["LoopCTR(0/1)", "LoopCTR(1/1)", "DLRM"]
+    chance = {"coin": np.random.default_rng(5).random(400)}
+    results = gather(out, found, found.rows(), costs, chance)
+    zero, one, dlrm, coin = results["heads"]
+    labels = ["LoopCTR(0/1)", "LoopCTR(1/1)", "DLRM", "coin"]
+    assert [h["label"] for h in results["heads"]] == labels
+    assert coin["auc_difference"]["high"] < dlrm["auc_difference"]["value"]
     assert results["base"] == "LoopCTR(0/1)"
     assert "auc_difference" not in zero
     assert (one["ratios"]["flops"], dlrm["ratios"]["p50_ms"]) == (1.5, 0.5)
@@ -177,16 +188,82 @@ def test_a_report_says_what_did_not_finish(made_up, tmp_path):
     out, found = made_up
     rows = [row for row in found.rows() if row.name == "dlrm"]
     cost = {"row": "dlrm", "head": "", "dense_parameters": 10, "flops": 4.0, "p50_ms": 2.0}
-    gathered = gather(out, found, rows, {"heads": [{**cost, "peak_memory_bytes": 0}]})
+    gathered = gather(out, found, rows, [{**cost, "peak_memory_bytes": 0}])
     results = {
         **found.to_dict(),
+        "made": {"date": "2026-01-01", "version": "9"},
         "data": {"prepared": "somewhere", "rows": {"train": 3}},
         "failed": {"loopctr": "ResourceExhaustedError: out of memory"},
+        "missing": {"references": "no item"},
         "machine": {"cores": 2, "processor": "p", "tensorflow": "t"},
         "batch_size": 2048,
-        "references": {},
         **gathered,
     }
     text = report.write(tmp_path, results)
     assert "Not finished, and absent below: loopctr: ResourceExhaustedError: out of memory" in text
+    assert "Missing below: references: no item" in text
     assert json.loads((tmp_path / report.RESULTS).read_text())["base"] == "DLRM"
+
+
+def test_an_ablation_is_compared_with_the_same_depth_of_the_full_model(made_up):
+    out, found = made_up
+    rows = Comparison.load(None, ["loopctr", "dlrm"], seeds=2, trials=1, ablations=True).rows()
+    (ablation,) = (row for row in rows if row.name == "without sink")
+    for seed in (1, 2):
+        seed_folder(out, ablation, seed).mkdir(parents=True, exist_ok=True)
+        for split in ("valid", "test"):
+            source = seed_folder(out, rows[0], seed) / f"{split}.npz"
+            (seed_folder(out, ablation, seed) / source.name).write_bytes(source.read_bytes())
+    heads = gather(out, found, [*rows[:2], ablation])["heads"]
+    against = {head["label"]: head.get("against") for head in heads}
+    assert against["without sink(1/1)"] == "LoopCTR(1/1)"
+    assert against["LoopCTR(1/1)"] == "LoopCTR(0/1)"
+    (last,) = (head for head in heads if head["label"] == "without sink(1/1)")
+    assert last["auc_difference"]["value"] == 0
+
+
+def test_runs_on_other_rows_are_refused(made_up):
+    out, found = made_up
+    path = seed_folder(out, found.rows()[1], 2) / "test.npz"
+    whole = path.read_bytes()
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "labels": 1 - arrays["labels"]})
+    with pytest.raises(UsageError, match="dlrm was scored on other test rows than loopctr"):
+        gather(out, found, found.rows())
+    path.write_bytes(whole)
+
+
+def test_a_row_that_fails_takes_no_other_along(tmp_path, monkeypatch):
+    """Processes are threads here: what is tested is who waits for whom, and which device is given."""
+    seen = []
+
+    def train(out, prepared, comparison, row, jobs, device):
+        seen.append((row.name, jobs, device))
+        if row.name in ("din", "loopctr"):
+            raise MemoryError(f"{row.name} is too large")
+        return 1.0
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, workers, context):
+            super().__init__(workers)
+
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", Threads)
+    monkeypatch.setattr(runs, "train_row", train)
+    found = Comparison.load(None, ["loopctr", "dlrm", "din"], ablations=True)
+    lines = []
+    failed = runs.train_rows(tmp_path, tmp_path, found, 2, ("5", "7"), lines.append)
+    assert failed["din"] == "MemoryError: din is too large"
+    assert failed["without sink"] == "the search of 'loopctr' failed"
+    assert "dlrm" not in failed
+    assert {name for name, _, _ in seen} == {"loopctr", "dlrm", "din"}
+    assert {(jobs, device) for _, jobs, device in seen} <= {(2, "5"), (2, "7")}
+    assert "dlrm: done (1 s in this call)" in lines
+
+
+def test_a_figure_that_validation_does_not_define_is_an_error(prepared, tmp_path, monkeypatch):
+    found = comparison()
+    (row,) = found.rows()
+    results = {"valid": [{"head": "", "auc": float("nan")}], "served": ""}
+    monkeypatch.setattr("loopctr_tf.compare.search.train", lambda *_, **__: results)
+    with pytest.raises(UsageError, match="auc is nan on the validation split"):
+        train_row(tmp_path, prepared, found, row)

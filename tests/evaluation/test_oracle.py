@@ -51,15 +51,17 @@ def test_the_null_control_permutes_whole_rows_within_bins():
         assert round(deviation) in (1 + i - i % 2, 2 + i - i % 2)
 
 
-def test_a_depth_that_really_knows_more_is_found_by_the_honest_selector(noisy):
+def test_the_honest_selector_chooses_by_the_length_of_the_history(noisy):
     # One depth knows the truth where histories are long, the other where they are short.
     rng, rows = np.random.default_rng(2), len(noisy.labels)
-    history = rng.integers(0, 2, rows) * 50
-    junk = rng.normal(size=rows)
-    logits = np.stack([noisy.logits[:, 0], junk], axis=1)
+    history, junk = rng.integers(0, 2, rows) * 50, rng.normal(size=rows)
+    long = history > 0
+    truth = noisy.logits[:, 0]
+    logits = np.stack([np.where(long, truth, junk), np.where(long, junk, truth)], axis=1)
     known = DepthLogits(noisy.labels, logits, history)
-    chosen = honest_selector(known, known)
-    assert exact.auc(noisy.labels, chosen) > exact.auc(noisy.labels, logits.mean(axis=1)) + 0.01
+    chosen = exact.auc(noisy.labels, honest_selector(known, known))
+    assert chosen > exact.auc(noisy.labels, logits.mean(axis=1)) + 0.03
+    assert chosen == pytest.approx(exact.auc(noisy.labels, truth), abs=0.01)
 
 
 def test_the_honest_selector_does_not_read_the_labels_it_is_judged_on(noisy):

@@ -41,18 +41,35 @@ def test_delong_equals_the_version_that_looks_at_every_pair(rows):
 
 def test_seeds_are_averaged_and_the_noise_of_the_test_rows_stays(rows):
     labels, first, second, _ = rows
-    once, twice = delong(labels, [first], [second]), delong(labels, [first] * 2, [second] * 2)
+    once, twice = delong(labels, [first], [second]), delong(labels, [first] * 2, [second])
     assert twice == pytest.approx(once)
     opposite = delong(labels, [first, second], [second, first])
-    assert opposite.value == pytest.approx(0)
-    assert opposite.p == pytest.approx(1)
+    assert opposite.value == pytest.approx(0, abs=1e-12)
+
+
+def test_rows_of_one_user_count_together(rows):
+    labels, first, second, _ = rows
+    apart = delong(labels, [first], [second], np.arange(200))
+    alone = delong(labels, [first], [second])
+    assert apart == pytest.approx(alone, rel=0.02, abs=1e-3)
+    # Every row four times over says no more than once, if the four are one user's.
+    four = [np.tile(values, 4) for values in (labels, first, second, np.arange(200))]
+    together = delong(four[0], [four[1]], [four[2]], four[3])
+    assert together == pytest.approx(apart, rel=1e-6)
+    assert delong(four[0], [four[1]], [four[2]]).high < together.high
+
+
+def test_what_the_rows_do_not_define_is_nan():
+    assert np.isnan(delong([1, 1], [[0.1, 0.2]], [[0.2, 0.1]])).all()
+    aucs = user_aucs([1, 0], [0.9, 0.1], ["a", "a"])
+    assert np.isnan(gauc_bootstrap([aucs], [aucs])).all()
 
 
 def test_a_model_does_not_differ_from_itself(rows):
     labels, first, _, groups = rows
     assert delong(labels, [first], [first]) == (0, 0, 0, 1)
     aucs = user_aucs(labels, first, groups)
-    assert gauc_bootstrap([aucs], [aucs]).value == 0
+    assert gauc_bootstrap([aucs], [aucs]) == (0, 0, 0, 1)
 
 
 def test_user_aucs_average_to_gauc(rows):
