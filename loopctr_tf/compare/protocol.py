@@ -142,8 +142,8 @@ class Comparison:
             for searched in ("dim", "dropout"):
                 if searched in self.models[name]:
                     raise UsageError(
-                        f"{name}.{searched} is {self.models[name][searched]!r}, which is searched alike for "
-                        f"all; set protocol.{searched}s"
+                        f"{name}.{searched} is {self.models[name][searched]!r}, which is searched "
+                        f"alike for all; set protocol.{searched}s"
                     )
         # A bad setting is found before anything is trained.
         for row in self.rows():

@@ -77,8 +77,9 @@ def _introduction(results: Mapping[str, Any]) -> str:
         f"system had {protocol['trials']} trials, of which the best by exact validation "
         f"{protocol['select'].upper()} was taken; epochs are chosen by the validation AUC (200 "
         "thresholds) of the served head; each final run reads the test split once. Differences are to "
-        f"{results['base']}, of these trained models, with 95 % intervals of the test rows: AUC by DeLong's "
-        "test with rows grouped by user, GAUC (plain mean over users) by a paired bootstrap over users."
+        f"{results['base']}, of these trained models, with 95 % intervals of the test rows: AUC by "
+        "DeLong's test with rows grouped by user, GAUC (plain mean over users) by a paired bootstrap "
+        "over users."
     )
 
 
@@ -109,8 +110,8 @@ def _costs(heads: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> st
         for head in heads
     ]
     return (
-        f"{machine['cores']} cores ({machine['processor']}), TensorFlow {machine['tensorflow']}; batches of "
-        f"{results['batch_size']:,} rows, all systems called in turn. In brackets the ratio to "
+        f"{machine['cores']} cores ({machine['processor']}), TensorFlow {machine['tensorflow']}; batches "
+        f"of {results['batch_size']:,} rows, all systems called in turn. In brackets the ratio to "
         f"{results['base']}.\n\n{markdown_table(titles, rows)}"
     )
 

@@ -30,7 +30,8 @@ class DIN(RankingModel):
     Features enter the tower as embedded, without order or time of events.
 
     Ours: t is a projection of the candidate's concatenated features to width d, h_j one of an event's.
-    The paper has the same features in both, and no need of it. Left out: Dice and PReLU (sigmoid in the
+    The paper has the same features in both, and no need of it. The units have one hidden layer of 36, as
+    in the paper's figure; the authors' code has 80 and 40. Left out: Dice and PReLU (sigmoid in the
     units, ReLU in the tower), because Dice makes a row's score depend on its batch, and the mini-batch
     aware regularisation, which is a matter of training.
 

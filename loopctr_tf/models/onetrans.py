@@ -43,7 +43,7 @@ class OneTrans(RankingModel):
     """The line is [events; user and context features; item and cross features], under a causal mask.
 
     Tokens (3.2): a linear projection of its own for each feature (the group-wise tokenizer, one feature
-    a group) and each sequence. Sequences follow each other in schema order with a learned [SEP] between
+    a group; the paper prefers to split one projection of all features) and each sequence. Sequences follow each other in schema order with a learned [SEP] between
     two (the paper's way without timestamps); the pyramid keeps events of the last one longest. Ours: a
     learned vector for an event's age within its sequence, zero at first; the paper's equations have no
     term for positions.
