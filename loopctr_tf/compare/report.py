@@ -109,10 +109,10 @@ def _costs(heads: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> st
         ]
         for head in heads
     ]
+    where = f"{machine['cores']} cores ({machine['processor']}), TensorFlow {machine['tensorflow']}"
     return (
-        f"{machine['cores']} cores ({machine['processor']}), TensorFlow {machine['tensorflow']}; batches "
-        f"of {results['batch_size']:,} rows, all systems called in turn. In brackets the ratio to "
-        f"{results['base']}.\n\n{markdown_table(titles, rows)}"
+        f"{where}; batches of {results['batch_size']:,} rows, all systems called in turn. In brackets "
+        f"the ratio to {results['base']}.\n\n{markdown_table(titles, rows)}"
     )
 
 

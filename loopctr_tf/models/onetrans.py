@@ -43,10 +43,10 @@ class OneTrans(RankingModel):
     """The line is [events; user and context features; item and cross features], under a causal mask.
 
     Tokens (3.2): a linear projection of its own for each feature (the group-wise tokenizer, one feature
-    a group; the paper prefers to split one projection of all features) and each sequence. Sequences follow each other in schema order with a learned [SEP] between
-    two (the paper's way without timestamps); the pyramid keeps events of the last one longest. Ours: a
-    learned vector for an event's age within its sequence, zero at first; the paper's equations have no
-    term for positions.
+    a group; the paper prefers to split one projection of all features) and each sequence. Sequences
+    follow each other in schema order with a learned [SEP] between two (the paper's way without
+    timestamps); the pyramid keeps events of the last one longest. Ours: a learned vector for an event's
+    age within its sequence, zero at first; the paper's equations have no term for positions.
 
     Layers (3.3): see :class:`~loopctr_tf.layers.MixedBlock`. Ours: W_O is mixed like W_Q, W_K and W_V.
 

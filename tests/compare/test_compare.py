@@ -96,7 +96,7 @@ def test_what_is_finished_is_not_done_again_and_a_killed_trial_is(compared, prep
         ({"trials": 1}, "protocol.trials is 1, and 2 in"),
     ],
 )
-def test_a_folder_takes_no_other_comparison(tmp_path, settings, message):
+def test_a_folder_takes_no_other_comparison(tmp_path, monkeypatch, settings, message):
     facts = {"sha256": "a", "prepared": "somewhere"}
     comparing._claim(tmp_path / "out", comparison(), facts)
     comparing._claim(tmp_path / "out", comparison(trials=3), facts)
@@ -106,8 +106,8 @@ def test_a_folder_takes_no_other_comparison(tmp_path, settings, message):
         comparing._claim(tmp_path / "new", Comparison.load(None, ["dlrm"], **settings), facts)
     with pytest.raises(UsageError, match="holds other data"):
         comparing._claim(tmp_path / "new", comparison(), {**facts, "sha256": "b"})
-    with pytest.raises(UsageError, match="begun by version"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing, "__version__", "9.9")
+    monkeypatch.setattr(comparing, "__version__", "9.9")
+    with pytest.raises(UsageError, match="begun by version"):
         comparing._claim(tmp_path / "new", comparison(), facts)
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="holds no comparison"):
