@@ -489,6 +489,20 @@ def test_a_bug_shows_its_traceback(loopctr, run, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_comparison_with_a_system_that_failed_ends_with_1(
+    loopctr, prepared, tmp_path, monkeypatch
+):
+    def compared(prepared, out, comparison, jobs, devices, log):
+        assert (comparison.names, jobs, devices) == (("dlrm", "din"), 2, ("0", "1"))
+        (out / "results.md").write_text("the report\n")
+        return {"failed": {"din": "MemoryError"}}
+
+    monkeypatch.setattr("loopctr_tf.compare.compare.compare", compared)
+    arguments = ("--out", tmp_path, "--models", "dlrm,din", "--devices", "0,1")
+    result = loopctr("compare", prepared, *arguments)
+    assert (result.code, result.out) == (1, "the report\n")
+
+
 def test_an_interrupt_is_one_line(loopctr, run, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

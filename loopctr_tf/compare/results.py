@@ -77,7 +77,7 @@ def gather(
     Returns:
       ``heads``: a row for each head of each system, then one for each reference, with ``row``, ``kind``,
       ``head``, ``label``, the three figures as ``{"mean", "deviation", "values"}``, ``against`` (the
-      label that it is compared with) and ``auc_difference``, ``gauc_difference``, and what it costs, with
+      label that it is compared with), ``auc_difference``, ``gauc_difference``, and what it costs, with
       ``ratios``. Systems and references are compared with ``base``: LoopCTR at zero loops, or the first
       row; an ablation's head with the same head of LoopCTR. ``oracle``: by system with several heads.
       ``search``: what was chosen, by row. ``configs``: model settings, by row.
