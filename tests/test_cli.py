@@ -87,6 +87,7 @@ HELP = {
     "bench input": ["PREPARED", "--batch-size", "--json", "without a model"],
     "bench load": ["--target", "--signature", "--rate", "--clients", "--schema", "--json"],
     "bench hostile": ["--target", "--repairs", "--json", "malformed"],
+    "compare": ["PREPARED", "--models", "--seeds", "--trials", "--ablations", "--help-protocol"],
     "bench soak": ["EXPORT_A", "--minutes", "--clients", "--json", "Exit code 1"],
     "bench serve": ["--history", "--candidates", "--clients", "--set", "--json", "callers"],
 }

@@ -38,5 +38,5 @@ def run_command(
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    if isinstance(code, int):
+    if isinstance(code, int) and code:
         sys.exit(code)  # click returns the code of an Exit
