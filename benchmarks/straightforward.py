@@ -154,7 +154,8 @@ def main(history, batch_size, dispatch, table_optimizer, xla, seconds, as_json, 
     """Examples a second of both, and their ratio."""
     sizes["max_loops"] = max(sizes["loops"], 8)
     try:
-        config = LoopCTRConfig(**sizes)
+        # The plain version has the norm before the tower; zeros at first would hide a difference.
+        config = LoopCTRConfig(**sizes, global_norm=True, zero_outputs=False)
         execution = ExecutionConfig(expert_dispatch=dispatch, xla=xla)
         found = compare(config, execution, history, batch_size, table_optimizer, seconds)
     except ValueError as error:

@@ -23,7 +23,9 @@ SMALL = [
 
 def pair(**settings):
     """The library's model, compiled, and the plain one."""
-    config = tiny_config(**{"dim": 4, "ffn_dim": 4, "num_queries": 1, **settings})
+    config = tiny_config(
+        **{"dim": 4, "ffn_dim": 4, "num_queries": 1, "global_norm": True, **settings}
+    )
     ours = LoopCTR(workload_schema(3), config)
     compile_model(ours, TrainingConfig())
     return ours, PlainLoopCTR(ours)

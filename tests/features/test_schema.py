@@ -504,7 +504,7 @@ def test_the_json_schema_names_every_key_with_its_meaning():
     for kind, name in KINDS.items():
         assert found["$defs"][name]["properties"]["type"]["const"] == kind
         assert {"name", "type"} <= set(found["$defs"][name]["required"])
-    assert "standardis" in found["$defs"]["Numeric"]["description"]
+    assert "standardiz" in found["$defs"]["Numeric"]["description"]
     for name in ("Table", "Sequence", *KINDS.values()):
         for key, value in found["$defs"][name]["properties"].items():
             assert value.get("description") or key == "type", (name, key)

@@ -172,7 +172,7 @@ def frozen_run(prepared, tmp_path_factory):
     settings = TrainingConfig(epochs=1, batch_size=50, learning_rate=0.02, ema_momentum=0.5)
     config = RunConfig(DLRMConfig(dim=4, tower_units=(5,)), settings, name="dlrm")
     with rewriting_off():
-        results = train(prepared, run, config, pretrained(), verbose=0, say=lambda line: None)
+        results = train(prepared, run, config, pretrained(), verbose=0, log=lambda line: None)
     return run, results
 
 

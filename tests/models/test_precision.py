@@ -32,7 +32,7 @@ def step(model, features, labels):
 @pytest.fixture(scope="module")
 def models():
     """(in float32, mixed), of the same weights."""
-    settings = {**ALL_EXPERTS, "history_mean": True}
+    settings = {**ALL_EXPERTS, "history_mean": True, "global_norm": True}
     return tiny_model(**settings), tiny_model(precision=MIXED, **settings)
 
 
@@ -130,7 +130,13 @@ def test_the_global_policy_counts_where_the_settings_name_none(global_policy, ba
     ],
 )
 def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
-    settings = {"schema": compact_schema(), "loops": 1, "precision": MIXED, **settings}
+    settings = {
+        "schema": compact_schema(),
+        "loops": 1,
+        "precision": MIXED,
+        "global_norm": True,
+        **settings,
+    }
     model = tiny_model(**settings)
     model.compile(lc.optimizers.adamw(0.02, clip_norm=1.0, **optimizer), run_eagerly=True)
     rows = random_batch(12, schema=compact_schema())
@@ -145,7 +151,7 @@ def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
     assert loaded.execution.precision == MIXED
     np.testing.assert_array_equal(loaded(rows[0]), model(rows[0]))
     model.save_weights(tmp_path / "w.weights.h5")
-    single = tiny_model(schema=compact_schema(), seed=9, loops=1)
+    single = tiny_model(schema=compact_schema(), seed=9, loops=1, global_norm=True)
     single.load_weights(tmp_path / "w.weights.h5")
     for weight, kept in zip(single.weights, model.weights, strict=True):
         np.testing.assert_array_equal(weight, kept)

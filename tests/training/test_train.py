@@ -56,6 +56,7 @@ def test_metrics_json_tells_every_epoch_and_the_exact_figures_of_the_best(run, t
         "best_epoch",
         "monitor",
         "parameters",
+        "served",
         "seconds",
         "valid",
         "protocol",

@@ -66,6 +66,7 @@ def test_matrices_are_decayed_and_nothing_else():
 def test_what_is_decayed_does_not_depend_on_the_names_of_models_and_sequences():
     named = tiny_model().get_config()
     named["name"] = "without_hcr_and_gain"
+    named["config"]["zero_outputs"] = False  # zeros stay zeros, decayed or not
     named["schema"]["sequences"][1]["name"] = "bias_history"
     model = lc.LoopCTR.from_config(named)
     assert any("bias_history_compression/query" in name for name in matrices(model))
