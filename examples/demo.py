@@ -87,7 +87,8 @@ def demo(out, raw, config, overrides):
         model, _ = load_run(out / "run")
         depths, predictions = evaluate_run(model, out / "prepared")
         references = reference_metrics(out / "prepared")
-        depth_plot(out / "auc_by_depth.png", depths, references)
+        lines = {**{row["model"]: row for row in beside}, **references}
+        depth_plot(out / "auc_by_depth.png", depths, lines)
 
     with stage("export", "export: one SavedModel that takes raw features"):
         lc.export_saved_model(model, out / "models/loopctr/1", metrics=results)
