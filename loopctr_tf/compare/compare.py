@@ -95,8 +95,11 @@ def compare(
 
 def _measure(out, prepared, comparison):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
     from loopctr_tf.compare.efficiency import measure
 
+    tf.get_logger().setLevel("ERROR")  # every head of every system is traced
     return measure(out, prepared, comparison)
 
 

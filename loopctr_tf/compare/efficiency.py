@@ -13,6 +13,7 @@ from loopctr_tf.compare.protocol import Comparison
 from loopctr_tf.compare.runs import chosen
 from loopctr_tf.features.dataset import read_dataset
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.scoring.server.saved_model import release_freed_memory
 from loopctr_tf.training.optimizers.row_sparse import is_table
 
 BATCH = 2048
@@ -89,6 +90,7 @@ def _peak(call) -> int:
         call()
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
     gc.collect()
+    release_freed_memory()  # or the call would take what the one before left with the allocator
     machine.forget_peak_memory()
     before = machine.peak_memory_bytes()
     call()

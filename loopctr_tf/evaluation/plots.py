@@ -43,6 +43,7 @@ def tradeoff_plot(
     for index, (label, x, y, deviation) in enumerate(points):
         axis.errorbar(x, y, yerr=deviation, fmt="o", capsize=3, color=f"C{index % 10}")
         axis.annotate(label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axis.margins(x=0.2)  # room for the last label
     axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel, title=f"{ylabel} against {xlabel}")
     axis.grid(alpha=0.3)
     _save(figure, path)

@@ -59,7 +59,7 @@ class SavedModel:
         self._callable = functools.lru_cache(maxsize=_CALLABLES)(
             lambda *names: _Once(functools.partial(self._make_callable, *names), making)
         )
-        _return_freed_memory()
+        release_freed_memory()
 
     def run(self, feeds: Mapping[str, np.ndarray], fetches: tuple[str, ...]) -> list[np.ndarray]:
         """Runs the graph once.
@@ -91,7 +91,7 @@ class SavedModel:
         # Not `Session.run`: it takes three times as long a call, casts what it is fed in silence,
         # and rewrites the messages of failed operations. tf_keras builds on it as well.
         made = self._session._make_callable_from_options(options)
-        _return_freed_memory()
+        release_freed_memory()
         return made
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class SavedModel:
         del self._callable, self._session
         # a graph and its operations reference each other, so that it would wait for one as well
         dismantle_graph(graph)
-        _return_freed_memory()
+        release_freed_memory()
 
 
 class _Once:
@@ -124,7 +124,7 @@ class _Once:
         return self._made
 
 
-def _return_freed_memory() -> None:
+def release_freed_memory() -> None:
     """Returns freed memory to the system, which the C library (glibc) would keep.
 
     Loading and preparing a graph needs many times the memory that stays in use.
