@@ -43,12 +43,17 @@ def json_text(values: Any) -> str:
     return json.dumps(_finite(values), indent=2, allow_nan=False)
 
 
-def write_json(path: str | Path, values: Any) -> None:
-    """Writes :func:`json_text` to a temporary file, then renames it to ``path``."""
+def write_text(path: str | Path, text: str) -> None:
+    """Writes ``text`` to a temporary file, then renames it to ``path``."""
     path = Path(path)
     temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json_text(values) + "\n", encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Writes :func:`json_text` as :func:`write_text` does."""
+    write_text(path, json_text(values) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -13,11 +13,11 @@ import yaml
 
 from loopctr_tf.compare import report
 from loopctr_tf.compare.protocol import Comparison
-from loopctr_tf.compare.results import gather, scored_labels
-from loopctr_tf.compare.runs import facts_of, train_rows
+from loopctr_tf.compare.results import gather, scored
+from loopctr_tf.compare.runs import facts_of, seed_folder, train_rows
 from loopctr_tf.errors import UsageError
 from loopctr_tf.evaluation.references import reference_scores
-from loopctr_tf.files import write_json
+from loopctr_tf.files import write_json, write_text
 from loopctr_tf.version import __version__
 
 SETTINGS = "compare.yaml"
@@ -75,7 +75,8 @@ def compare(
             missing["costs"] = f"{type(error).__name__}: {error}"
     write_json(out / EFFICIENCY, efficiency)
     gathered = gather(out, comparison, rows, efficiency["heads"], references)
-    if labels is not None and not np.array_equal(labels, scored_labels(out, comparison, rows[0])):
+    read = scored(seed_folder(out, rows[0], 1), "test")
+    if labels is not None and not np.array_equal(labels, read.labels):
         raise UsageError(
             f"{str(prepared)!r} changed while its systems were compared; use a new folder"
         )
@@ -136,7 +137,5 @@ def _claim(out: Path, comparison: Comparison, facts: dict[str, Any]) -> None:
                 )
             settings["models"].setdefault(name, old)
     out.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({"version": __version__, "data": facts, **settings}, sort_keys=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    claimed = {"version": __version__, "data": facts, **settings}
+    write_text(path, yaml.safe_dump(claimed, sort_keys=False))

@@ -53,11 +53,6 @@ def scored(run: Path, split: str) -> Scored:
         )
 
 
-def scored_labels(out: Path, comparison: Comparison, row: Row) -> np.ndarray:
-    """Labels of the test rows as ``row``'s first run read them."""
-    return scored(seed_folder(out, row, 1), "test").labels
-
-
 def gather(
     out: Path,
     comparison: Comparison,

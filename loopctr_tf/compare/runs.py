@@ -136,7 +136,7 @@ def train_row(
 
 def chosen(out: Path, row: Row) -> dict[str, Any]:
     """What the search chose for a row; UsageError where it did not end."""
-    path = out / "runs" / row.searched_as.replace(" ", "_") / CHOICE
+    path = row_folder(out, row._replace(name=row.searched_as)) / CHOICE
     if not path.is_file():
         raise UsageError(
             f"the search of {row.searched_as!r} did not finish: no {str(path)!r}; run again"
@@ -148,6 +148,7 @@ def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
     """One final training; the test split is read once, after it."""
     import tf_keras as keras
 
+    from loopctr_tf.bench.report import silent
     from loopctr_tf.training.run_folder import CONFIG, METRICS, load_run
     from loopctr_tf.training.settings import RunConfig
     from loopctr_tf.training.train import train
@@ -161,7 +162,7 @@ def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
         if (run / "test.npz").is_file():
             log(f"{row.name}: seed {seed} was trained with other settings; training again")
         shutil.rmtree(run, ignore_errors=True)
-        train(prepared, run, config, verbose=0, log=lambda line: None)
+        train(prepared, run, config, verbose=0, log=silent)
         shutil.rmtree(run / "checkpoints")  # of every epoch; the best weights stay
     model, _ = load_run(run)
     for split in SPLITS:
@@ -172,16 +173,19 @@ def _train_seed(out, prepared, comparison, row, choice, seed, log) -> None:
 
 def score_split(model, prepared: Path, split: str, path: Path) -> None:
     """Writes labels, numbers of groups, probabilities [n, heads], heads and history lengths."""
-    from loopctr_tf.evaluation.predict import evaluate_run
+    from loopctr_tf.evaluation.predict import predict
     from loopctr_tf.features.dataset import read_dataset
 
-    _, predictions = evaluate_run(model, prepared, split)
     names = [sequence.length_name for sequence in model.schema.sequences]
-    lengths = [
-        sum(features[name].numpy() for name in names)
-        for features, _ in read_dataset(prepared / split, model.schema, batch_size=4096)
-        if names
-    ]
+    lengths = []
+
+    def batches():
+        dataset = read_dataset(prepared / split, model.schema, batch_size=1024, group=True)
+        for features, label in dataset:
+            lengths.append(sum(features[name].numpy() for name in names))
+            yield features, label
+
+    predictions = predict(model, batches())
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(
         partial,
@@ -189,7 +193,7 @@ def score_split(model, prepared: Path, split: str, path: Path) -> None:
         groups=np.unique(predictions.groups, return_inverse=True)[1],
         probabilities=predictions.probabilities,
         heads=np.array(predictions.heads),
-        history=np.concatenate(lengths) if lengths else np.zeros(len(predictions.labels), int),
+        history=np.concatenate(lengths),
     )
     os.replace(partial, path)
 

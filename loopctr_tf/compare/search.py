@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from loopctr_tf.bench.report import silent
 from loopctr_tf.compare.protocol import Comparison, Row
 from loopctr_tf.errors import UsageError
 from loopctr_tf.models.objective import metric_name
@@ -150,9 +151,7 @@ def _trained(trial, folder, prepared, comparison, row, choice) -> float:
     shutil.rmtree(run, ignore_errors=True)
     config = comparison.config(row, choice)
     try:
-        results = train(
-            prepared, run, config, verbose=0, log=lambda line: None, callbacks=[Pruned(trial)]
-        )
+        results = train(prepared, run, config, verbose=0, log=silent, callbacks=[Pruned(trial)])
     finally:
         shutil.rmtree(run, ignore_errors=True)
         keras.backend.clear_session()

@@ -3,16 +3,14 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.errors import UsageError
-from loopctr_tf.layers import MLP, InteractingLayer
+from loopctr_tf.layers import InteractingLayer
 from loopctr_tf.layers.common import build
-from loopctr_tf.models.base import RankingModel, Scores
-from loopctr_tf.models.encoder import TokenGroups, TokenWidths
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
-from loopctr_tf.models.vectors import FeatureVectors
+from loopctr_tf.models.encoder import TokenWidths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
+from loopctr_tf.models.vectors import VectorStack
 
 
-class AutoIntConfig(ModelConfig):
+class AutoIntConfig(AttentionConfig):
     """The architecture of AutoInt."""
 
     layers: Positive = 3
@@ -24,7 +22,7 @@ class AutoIntConfig(ModelConfig):
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
-class AutoInt(RankingModel):
+class AutoInt(VectorStack):
     """logit = w [x_1; ...; x_F] + b, x_1 to x_F the features after all interacting layers (eq. 5-9).
 
     A layer is ReLU(softmax(Q K^T) V + X W_res) over the features of a row. Interactions are explicit: l
@@ -47,24 +45,11 @@ class AutoInt(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the vectors' projections, the interacting layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        if config.dim % config.heads:
-            raise UsageError(f"heads is {config.heads}; give a divisor of dim ({config.dim})")
-        self.vectors = FeatureVectors(config.dim, name="vectors", **policy)
-        build(self.vectors, widths)
-        features = len(widths.request) + len(widths.candidate) + len(widths.sequences)
+        features = self.build_vectors(widths)
         self.stack = [
             InteractingLayer(config.heads, config.dropout, name=f"layer_{i}", **policy)
             for i in range(config.layers)
         ]
         for layer in self.stack:
             build(layer, tf.TensorShape([None, features, config.dim]))
-        self.tower = MLP((*config.tower_units, 1), dropout=config.dropout, name="tower", **policy)
-        build(self.tower, tf.TensorShape([None, features * config.dim]))
-
-    def forward(self, tokens: TokenGroups, training, heads) -> Scores:
-        """Logits [B, 1]."""
-        x = self.vectors(tokens)  # [B, F, d]
-        for layer in self.stack:
-            x = layer(x, training=training)
-        x = tf.reshape(x, [-1, x.shape[1] * x.shape[2]])
-        return Scores(self.tower(x, training=training))
+        self.build_tower(features)

@@ -52,8 +52,8 @@ class DCNv2(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the vectors' projections, the cross layers, the deep network and the logit."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        groups = len(widths.request) + len(widths.candidate) + len(widths.sequences)
-        width, rank, parallel = groups * config.dim, config.projection_dim, self._parallel
+        width, rank = len(widths.groups) * config.dim, config.projection_dim
+        parallel = self._parallel
         if rank is not None and 2 * rank >= width:
             raise UsageError(
                 f"projection_dim is {rank}, which saves nothing; give less than half of the width "

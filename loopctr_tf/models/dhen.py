@@ -8,7 +8,6 @@ from pydantic import Field
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.layers import (
-    MLP,
     CrossProducts,
     DHENLayer,
     DotProducts,
@@ -17,10 +16,9 @@ from loopctr_tf.layers import (
     VectorMLP,
 )
 from loopctr_tf.layers.common import build
-from loopctr_tf.models.base import RankingModel, Scores
-from loopctr_tf.models.encoder import TokenGroups, TokenWidths
+from loopctr_tf.models.encoder import TokenWidths
 from loopctr_tf.models.settings import ModelConfig, Positive, Widths
-from loopctr_tf.models.vectors import FeatureVectors
+from loopctr_tf.models.vectors import VectorStack
 
 Module = Literal["dot", "attention", "cross", "linear", "mlp"]
 
@@ -56,7 +54,7 @@ class DHENConfig(ModelConfig):
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
-class DHEN(RankingModel):
+class DHEN(VectorStack):
     """logit = MLP(flatten(X_N)), X_{n+1} = Norm(Ensemble_i(Interaction_i(X_n)) + ShortCut(X_n)) (eq. 1).
 
     Every module maps n vectors to m: dot and mlp by the last layer of an MLP, reshaped; attention, cross
@@ -91,9 +89,7 @@ class DHEN(RankingModel):
         """Creates the projections, the layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
         self._check_modules()
-        self.vectors = FeatureVectors(config.dim, name="vectors", **policy)
-        build(self.vectors, widths)
-        vectors = len(widths.request) + len(widths.candidate) + len(widths.sequences)
+        vectors = self.build_vectors(widths)
         self.stack = []
         for i in range(config.layers):
             modules = [self._module(kind, j) for j, kind in enumerate(config.modules)]
@@ -102,8 +98,7 @@ class DHEN(RankingModel):
             build(layer, tf.TensorShape([None, vectors, config.dim]))
             vectors = layer.outputs
             self.stack.append(layer)
-        self.tower = MLP((*config.tower_units, 1), dropout=config.dropout, name="tower", **policy)
-        build(self.tower, tf.TensorShape([None, vectors * config.dim]))
+        self.build_tower(vectors)
 
     def _check_modules(self) -> None:
         config = self.config
@@ -131,11 +126,3 @@ class DHEN(RankingModel):
                 return LinearCompression(config.outputs, **shared)
             case "mlp":
                 return VectorMLP(config.outputs, config.mlp_units, config.dropout, **shared)
-
-    def forward(self, tokens: TokenGroups, training, heads) -> Scores:
-        """Logits [B, 1]."""
-        x = self.vectors(tokens)
-        for layer in self.stack:
-            x = layer(x, training=training)
-        flattened = tf.reshape(x, [-1, x.shape[1] * x.shape[2]])
-        return Scores(self.tower(flattened, training=training))

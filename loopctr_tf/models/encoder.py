@@ -40,6 +40,11 @@ class TokenWidths(NamedTuple):
     sequences: tuple[int, ...]
     numeric: tuple[bool, ...]
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Of the request's groups, the candidate's and the sequences."""
+        return (*self.request, *self.candidate, *self.sequences)
+
 
 class TokenGroups(NamedTuple):
     """All token groups of a batch, not projected yet.

@@ -10,17 +10,15 @@ from loopctr_tf.layers import MLP, HiformerLayer
 from loopctr_tf.layers.common import build
 from loopctr_tf.models.base import RankingModel, Scores
 from loopctr_tf.models.encoder import TokenGroups, TokenWidths
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
 from loopctr_tf.models.vectors import FeatureVectors
 
 
-class HiformerConfig(ModelConfig):
+class HiformerConfig(AttentionConfig):
     """The architecture of Hiformer."""
 
     layers: Positive = 2
     """Layers of the stack."""
-    heads: Positive = 4
-    """Attention heads H; must divide dim."""
     ffn_dim: Positive = 128
     """Inner width f of each feature's feed-forward network."""
     projection: Literal["pair", "composite"] = "composite"
@@ -59,8 +57,6 @@ class Hiformer(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the feature tokens, the task token, the layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        if config.dim % config.heads:
-            raise UsageError(f"heads is {config.heads}; give a divisor of dim ({config.dim})")
         if config.rank is not None and config.projection == "pair":
             raise UsageError(
                 f"rank is {config.rank}, but projection is 'pair', whose matrices are dim x dim; leave "
@@ -71,7 +67,6 @@ class Hiformer(RankingModel):
         self.task = self.add_weight(
             "task_token", (config.dim,), initializer=keras.initializers.RandomNormal(stddev=0.001)
         )
-        groups = (*widths.request, *widths.candidate, *widths.sequences)
         self.stack = [
             HiformerLayer(
                 config.heads,
@@ -85,7 +80,7 @@ class Hiformer(RankingModel):
             )
             for i, last in enumerate([False] * (config.layers - 1) + [True])
         ]
-        shape = tf.TensorShape([None, 1 + len(groups), config.dim])
+        shape = tf.TensorShape([None, 1 + len(widths.groups), config.dim])
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm", **policy)
         self.tower = MLP((*config.tower_units, 1), dropout=config.dropout, name="tower", **policy)
         for layer in self.stack:

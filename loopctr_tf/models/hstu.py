@@ -12,17 +12,15 @@ from loopctr_tf.layers.common import build
 from loopctr_tf.models.base import RankingModel, Scores, probabilities
 from loopctr_tf.models.chunks import rank_in_chunks
 from loopctr_tf.models.encoder import TokenGroups, TokenWidths
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
 from loopctr_tf.models.two_sided import State
 
 
-class HSTUConfig(ModelConfig):
+class HSTUConfig(AttentionConfig):
     """The architecture of HSTU."""
 
     layers: Positive = 2
     """Layers of the stack."""
-    heads: Positive = 4
-    """Attention heads H; must divide dim."""
     time_fields: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Numeric fields, one of each sequence, that say how long before the row an event was; the time bias
     is made of their differences. Without them there is a position bias alone."""
@@ -57,13 +55,10 @@ class HSTU(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the projections, the layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        if config.dim % config.heads:
-            raise UsageError(f"heads is {config.heads}; give a divisor of dim ({config.dim})")
         self._time_fields = self._checked_time_fields()
         self._events = sum(sequence.max_length for sequence in self.schema.sequences)
-        groups = (*widths.request, *widths.candidate, *widths.sequences)
         self.projection = GroupProjection(config.dim, name="projection", **policy)
-        build(self.projection, [[None, width] for width in groups])
+        build(self.projection, [[None, width] for width in widths.groups])
         most = len(widths.request) + self._events + 1
         buckets = config.time_buckets if config.time_fields else 0
         self.stack = [

@@ -10,10 +10,10 @@ from loopctr_tf.layers import MLP, CrossArch, GroupProjection, InterFormerLayer,
 from loopctr_tf.layers.common import build
 from loopctr_tf.models.base import RankingModel, Scores
 from loopctr_tf.models.encoder import SequenceTokens, TokenGroups, TokenWidths
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
 
 
-class InterFormerConfig(ModelConfig):
+class InterFormerConfig(AttentionConfig):
     """The architecture of InterFormer."""
 
     layers: Positive = 2
@@ -68,7 +68,7 @@ class InterFormer(RankingModel):
         width, heads = config.dim, config.heads
         features = (*widths.request, *widths.candidate)
         self.projection = GroupProjection(width, name="projection", **policy)
-        build(self.projection, [[None, group] for group in (*features, *widths.sequences)])
+        build(self.projection, [[None, group] for group in widths.groups])
         self.merge = MaskNet(width, name="merge", **policy)
         build(self.merge, tf.TensorShape([None, None, width * len(widths.sequences)]))
         if config.positions == "learned":
@@ -103,8 +103,6 @@ class InterFormer(RankingModel):
 
     def _check_settings(self) -> None:
         dim, heads = self.config.dim, self.config.heads
-        if dim % heads:
-            raise UsageError(f"heads is {heads}; give a divisor of dim ({dim})")
         if self.config.positions == "rotary" and dim // heads % 2:
             raise UsageError(
                 f"heads is {heads}, so that a head has {dim // heads} channels, but rotary positions "

@@ -16,17 +16,15 @@ from loopctr_tf.layers.common import build, reshape_last
 from loopctr_tf.models.base import RankingModel, Scores, probabilities
 from loopctr_tf.models.chunks import rank_in_chunks
 from loopctr_tf.models.encoder import SequenceTokens, TokenGroups, TokenWidths
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
 from loopctr_tf.models.two_sided import State
 
 
-class OneTransConfig(ModelConfig):
+class OneTransConfig(AttentionConfig):
     """The architecture of OneTrans. Section numbers are the paper's."""
 
     layers: Positive = 3
     """Layers n of the stack."""
-    heads: Positive = 4
-    """Attention heads H; must divide dim."""
     ffn_dim: Positive = 256
     """Inner width d_ff of every feed-forward network."""
     pyramid: bool = True
@@ -71,12 +69,9 @@ class OneTrans(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the projections, the layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        if config.dim % config.heads:
-            raise UsageError(f"heads is {config.heads}; give a divisor of dim ({config.dim})")
         self._users, features = len(widths.request), len(widths.request) + len(widths.candidate)
-        groups = (*widths.request, *widths.candidate, *widths.sequences)
         self.projection = GroupProjection(config.dim, name="projection", **policy)
-        build(self.projection, [[None, width] for width in groups])
+        build(self.projection, [[None, width] for width in widths.groups])
         shape = tf.TensorShape([None, None, config.dim])
         self.recency = [
             RecencyEmbedding(sequence.max_length, name=f"recency_{i}", **policy)

@@ -28,6 +28,19 @@ class ModelConfig(Settings):
     not know the order of a sequence by themselves."""
 
 
+class AttentionConfig(ModelConfig):
+    """Of models whose attention heads share the width."""
+
+    heads: Positive = 4
+    """Attention heads H; must divide dim."""
+
+    @model_validator(mode="after")
+    def _check_heads(self):
+        if self.dim % self.heads:
+            raise UsageError(f"heads is {self.heads}; give a divisor of dim ({self.dim})")
+        return self
+
+
 class ExecutionConfig(Settings):
     """How a model is executed. No setting changes the mathematics."""
 

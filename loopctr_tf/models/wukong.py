@@ -3,12 +3,11 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from loopctr_tf.layers import MLP, WukongLayer
+from loopctr_tf.layers import WukongLayer
 from loopctr_tf.layers.common import build
-from loopctr_tf.models.base import RankingModel, Scores
-from loopctr_tf.models.encoder import TokenGroups, TokenWidths
+from loopctr_tf.models.encoder import TokenWidths
 from loopctr_tf.models.settings import ModelConfig, Positive, Widths
-from loopctr_tf.models.vectors import FeatureVectors
+from loopctr_tf.models.vectors import VectorStack
 
 
 class WukongConfig(ModelConfig):
@@ -30,7 +29,7 @@ class WukongConfig(ModelConfig):
 
 
 @keras.utils.register_keras_serializable("loopctr_tf")
-class Wukong(RankingModel):
+class Wukong(VectorStack):
     """logit = MLP(flatten(X_l)), X_{i+1} = LN(concat(FMB(X_i), LCB(X_i)) + X_i) (section 3).
 
     FMB(X) = reshape(MLP(LN(flatten(X (X^T Y))))) with a learned Y, LCB(X) = W_L X, and X_i is mapped
@@ -52,8 +51,7 @@ class Wukong(RankingModel):
     def build_layers(self, widths: TokenWidths) -> None:
         """Creates the projections, the layers and the tower."""
         config, policy = self.config, {"dtype": self.dtype_policy}
-        self.vectors = FeatureVectors(config.dim, name="vectors", **policy)
-        build(self.vectors, widths)
+        vectors = self.build_vectors(widths)
         self.stack = [
             WukongLayer(
                 config.fm_outputs,
@@ -66,17 +64,7 @@ class Wukong(RankingModel):
             )
             for i in range(config.layers)
         ]
-        vectors = len(widths.request) + len(widths.candidate) + len(widths.sequences)
         for layer in self.stack:
             build(layer, tf.TensorShape([None, vectors, config.dim]))
             vectors = config.fm_outputs + config.compressed
-        self.tower = MLP((*config.tower_units, 1), dropout=config.dropout, name="tower", **policy)
-        build(self.tower, tf.TensorShape([None, vectors * config.dim]))
-
-    def forward(self, tokens: TokenGroups, training, heads) -> Scores:
-        """Logits [B, 1]."""
-        x = self.vectors(tokens)
-        for layer in self.stack:
-            x = layer(x, training=training)
-        flattened = tf.reshape(x, [-1, x.shape[1] * x.shape[2]])
-        return Scores(self.tower(flattened, training=training))
+        self.build_tower(vectors)

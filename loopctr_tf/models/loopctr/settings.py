@@ -5,15 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.models.settings import ModelConfig, Positive, Widths
+from loopctr_tf.models.settings import AttentionConfig, Positive, Widths
 from loopctr_tf.settings import Number
 
 
-class LoopCTRConfig(ModelConfig):
+class LoopCTRConfig(AttentionConfig):
     """The architecture of a LoopCTR or StackCTR. Section numbers are the paper's."""
 
-    heads: Positive = 4
-    """Attention heads H; must divide dim."""
     ffn_dim: Positive = 256
     """Inner width d_ff of one feed-forward expert."""
     experts: Positive = 4
@@ -56,8 +54,6 @@ class LoopCTRConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _check_combinations(self):
-        if self.dim % self.heads:
-            raise UsageError(f"heads is {self.heads}; give a divisor of dim ({self.dim})")
         if self.max_loops < self.loops:
             raise UsageError(f"max_loops is {self.max_loops}; give at least loops ({self.loops})")
         if self.active_experts > self.experts:
