@@ -92,7 +92,10 @@ def listing(values: Any, where: str) -> list:
 
 def is_int64(value: Any) -> bool:
     """Whether ``value`` is a whole number that int64 holds."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    # The first test alone decides for vocabularies, which may have millions of values.
+    whole = type(value) is int or (
+        isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    )
     return whole and -(2**63) <= value < 2**63
 
 

@@ -79,7 +79,7 @@ def _batch(prepared: Path) -> dict[str, tf.Tensor]:
     """:data:`BATCH` rows of the validation split, repeated where it has fewer."""
     schema = Schema.load(prepared)
     dataset = read_dataset(prepared / "valid", schema, batch_size=BATCH)
-    features, _ = next(iter(dataset))
+    features, *_ = next(iter(dataset))
     places = tf.range(BATCH) % tf.shape(next(iter(features.values())))[0]
     return {name: tf.gather(features[name], places) for name in schema.inputs}
 

@@ -181,7 +181,7 @@ def score_split(model, prepared: Path, split: str, path: Path) -> None:
 
     def batches():
         dataset = read_dataset(prepared / split, model.schema, batch_size=1024, group=True)
-        for features, label in dataset:
+        for features, label, *_ in dataset:
             lengths.append(sum(features[name].numpy() for name in names))
             yield features, label
 

@@ -106,6 +106,9 @@ def _request(name: str, inputs: dict[str, dict], schema: Schema) -> dict[str, An
             for key, each in schema.inputs.items()
             if not each.is_length
         }
+        for each in schema.inputs.values():
+            if each.counts_name:
+                example[each.counts_name] = [1] * _SAMPLE_LENGTH
         return {"signature_name": name, "examples": [example]}
     if any(key not in samples for key in inputs):
         return None
@@ -116,8 +119,8 @@ def _request(name: str, inputs: dict[str, dict], schema: Schema) -> dict[str, An
 
 
 def _list_size(each: Input) -> int:
-    """Values of a list in a sample tf.Example: events times values of each."""
-    return _SAMPLE_LENGTH * each.width if each.length_name else 1
+    """Values of a list in a sample tf.Example: one an event."""
+    return _SAMPLE_LENGTH if each.length_name else 1
 
 
 def _filled(value: Any, shape: list[int]) -> Any:

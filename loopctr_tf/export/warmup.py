@@ -181,7 +181,10 @@ def _example(schema: Schema, columns: Mapping[str, _Column]) -> tf.train.Example
     """A row of the schema; lengths follow from the lists."""
     example = tf.train.Example()
     for field in schema.all_fields():
-        column = columns[field.name]
+        column, each = columns[field.name], schema.inputs[field.name]
+        if each.counts_name:
+            counts = example.features.feature[each.counts_name].int64_list
+            counts.value.extend([each.width] * each.max_length)
         values = [column.value] * math.prod(column.sizes)
         feature = example.features.feature[field.name]
         if column.dtype == "float32":

@@ -21,6 +21,8 @@ Plain = Annotated[
     Number, BeforeValidator(lambda value: value.item() if isinstance(value, np.generic) else value)
 ]
 """A number; NumPy's become Python's, which YAML can hold."""
+RawColumn = Annotated[str, Field(min_length=1)] | None
+"""Name of a column of the raw tables."""
 
 
 class Table(Settings):
@@ -142,6 +144,8 @@ class Categorical(Feature):
     """user or context (one value a request), item or cross (one a candidate); null in a sequence."""
     table: str
     """Embedding table."""
+    column: RawColumn = None
+    """The column of the raw events or items that it is made of; null means the one of its name."""
 
 
 class MultiCategorical(Feature):
@@ -153,7 +157,12 @@ class MultiCategorical(Feature):
     table: str
     """Embedding table."""
     max_values: Positive
-    """Most values in a DataFrame; more are an error there, while a request may send any number."""
+    """Most values in training rows, while a request may send any number."""
+    truncate: Literal["first", "last", "error"] = "error"
+    """What becomes of a longer list in training rows: its first or last max_values values stay, or it is
+    an error. The caller of a server cuts lists alike."""
+    column: RawColumn = None
+    """The column of the raw events or items that it is made of; null means the one of its name."""
 
 
 class Numeric(Feature):
@@ -172,6 +181,8 @@ class Numeric(Feature):
     """Of the transformed training values."""
     default: Plain = 0.0
     """Number that stands for a missing one."""
+    column: RawColumn = None
+    """The column of the raw events or items that it is made of; null means the one of its name."""
 
     def transformed(self, values: Any, library: Any = np) -> Any:
         """``values`` before standardizing; ``library`` is NumPy, or TensorFlow's NumPy-like functions.

@@ -1,6 +1,7 @@
 """A pandas DataFrame as typed columns, checked against the schema: nothing is guessed or dropped."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ _ARROW_TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float3
 class Column:
     """Values of one column: one a row, or ``row_splits[i]:row_splits[i + 1]`` for row i.
 
-    A multi-valued field of a sequence holds ``max_values`` values an event, padded.
+    A multi-valued field of a sequence holds the values of all events; how many each event has is in a
+    column of its own, see ``Input.counts_name``.
     """
 
     values: np.ndarray
@@ -26,9 +28,10 @@ class Column:
 
 
 def frame_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
-    """All columns of ``schema`` out of ``frame``: features, sequence fields, group and label.
+    """All columns of ``schema`` out of ``frame``: features, sequence fields, group, label and weight.
 
-    Errors name a row by its label in the frame's index.
+    Of a multi-valued sequence field there are two, its values and ``Input.counts_name``. Errors name a
+    row by its label in the frame's index.
 
     A sequence field holds one list a row, oldest event first (a list of lists where the field is
     multi-valued). A missing number takes the feature's default, a missing category the table's
@@ -36,7 +39,8 @@ def frame_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
 
     Raises:
       UsageError: for an empty frame, a missing column, a type other than the schema's, sequence
-        fields of different lengths, too many values, or a label outside {0, 1}.
+        fields of different lengths, too many values, a label outside {0, 1}, or a weight that is not
+        a number from 0 on.
     """
     columns = unfilled_columns(frame, schema)
     for feature in schema.all_fields():
@@ -57,7 +61,8 @@ def unfilled_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
     for sequence in schema.sequences:
         splits = None
         for field in sequence.fields:
-            column, lengths = _sequence_column(frame, schema.inputs[field.name])
+            each = schema.inputs[field.name]
+            made, lengths = _sequence_columns(frame, each)
             if splits is not None and not np.array_equal(splits, lengths):
                 row = int(np.flatnonzero(splits != lengths)[0])
                 raise UsageError(
@@ -66,13 +71,15 @@ def unfilled_columns(frame: pd.DataFrame, schema: Schema) -> dict[str, Column]:
                     f"{sequence.name!r} need the same number"
                 )
             splits = lengths
-            columns[field.name] = column
+            columns |= made
     if schema.group not in columns:
         # Any hashable value groups, so that the text of it serves as well.
         columns[schema.group] = Column(
             np.array([str(value) for value in _series(frame, schema.group)], dtype=object)
         )
     columns[schema.label] = Column(_labels(_series(frame, schema.label), schema.label))
+    if schema.weight is not None:
+        columns[schema.weight] = Column(_weights(_series(frame, schema.weight), schema.weight))
     return columns
 
 
@@ -141,38 +148,54 @@ def _feature_column(frame: pd.DataFrame, each: Input) -> Column:
         return Column(_filled(_arrow(series, kind), each))
     array = _arrow(series, pa.list_(kind))
     lengths = _lengths(array)
-    if lengths.max(initial=0) > each.width:
+    if each.truncate == "error" and lengths.max(initial=0) > each.width:
         _too_many(each, frame.index[int(lengths.argmax())], int(lengths.max()))
-    return Column(_filled(array.flatten(), each), _splits(lengths))
+    values, lengths = _truncated(_filled(array.flatten(), each), lengths, each)
+    return Column(values, _splits(lengths))
 
 
-def _sequence_column(frame: pd.DataFrame, each: Input) -> tuple[Column, np.ndarray]:
-    """The column, cut to the most recent events, and its number of events a row before the cut."""
+def _sequence_columns(frame: pd.DataFrame, each: Input) -> tuple[dict[str, Column], np.ndarray]:
+    """A field's columns, cut to the most recent events, and its events a row before the cut."""
     kind = _ARROW_TYPES[each.dtype]
     array = _arrow(_series(frame, each.name), pa.list_(pa.list_(kind) if each.multi else kind))
     lengths, events = _lengths(array), array.flatten()
-    if each.multi:
-        counts = _lengths(events)
-        if counts.max(initial=0) > each.width:
-            event = int(counts.argmax())
-            row = int(np.searchsorted(_splits(lengths), event, side="right")) - 1
-            _too_many(each, frame.index[row], int(counts.max()))
-        flat = _filled(events.flatten(), each)
-        values = np.full((len(events), each.width), each.padding, dtype=flat.dtype)
-        values[np.arange(each.width) < counts[:, None]] = flat
-    else:
-        values = _filled(events, each)
     splits = _splits(lengths)
-    age = np.repeat(splits[1:], lengths) - np.arange(len(values))
-    values = values[age <= each.max_length]
-    recent = np.minimum(lengths, each.max_length)
-    return Column(values.reshape(-1), _splits(recent * each.width)), lengths
+    recent = np.repeat(splits[1:], lengths) - np.arange(len(events)) <= each.max_length
+    kept = _splits(np.minimum(lengths, each.max_length))
+    if not each.multi:
+        return {each.name: Column(_filled(events, each)[recent], kept)}, lengths
+    counts = _lengths(events)
+    if each.truncate == "error" and counts.max(initial=0) > each.width:
+        event = int(counts.argmax())
+        row = int(np.searchsorted(splits, event, side="right")) - 1
+        _too_many(each, frame.index[row], int(counts.max()))
+    values = _filled(events.flatten(), each)[np.repeat(recent, counts)]
+    values, counts = _truncated(values, counts[recent], each)
+    made = {
+        each.name: Column(values, _splits(counts)[kept]),
+        each.counts_name: Column(counts, kept),
+    }
+    return made, lengths
+
+
+def _truncated(
+    values: np.ndarray, lengths: np.ndarray, each: Input
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of lists one after the other, and the lists' lengths, both cut to the feature's width."""
+    if lengths.max(initial=0) <= each.width:
+        return values, lengths
+    splits = _splits(lengths)
+    if each.truncate == "first":
+        stay = np.arange(len(values)) - np.repeat(splits[:-1], lengths) < each.width
+    else:
+        stay = np.repeat(splits[1:], lengths) - np.arange(len(values)) <= each.width
+    return values[stay], np.minimum(lengths, each.width)
 
 
 def _too_many(each: Input, row, count: int) -> None:
     raise UsageError(
         f"column {each.name!r} has {count} values in row {row} and max_values is "
-        f"{each.width}; raise max_values or send fewer"
+        f"{each.width}; raise max_values, send fewer, or give the feature truncate: first"
     )
 
 
@@ -185,12 +208,27 @@ def _splits(lengths: np.ndarray) -> np.ndarray:
 
 
 def _labels(series: pd.Series, name: str) -> np.ndarray:
+    return _checked(
+        *(series, lambda values: np.isin(values, (0.0, 1.0)), f"label {name!r}"),
+        "labels must be 0 or 1",
+    )
+
+
+def _weights(series: pd.Series, name: str) -> np.ndarray:
+    most = np.finfo(np.float32).max
+    return _checked(
+        *(series, lambda values: (values >= 0) & (values <= most), f"weight {name!r}"),
+        "weights must be numbers from 0 on",
+    )
+
+
+def _checked(
+    series: pd.Series, good: Callable[[np.ndarray], np.ndarray], what: str, rule: str
+) -> np.ndarray:
+    """Numbers as float32; UsageError for the first that is not ``good``, a missing one among them."""
     values = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    wrong = ~np.isin(values, (0.0, 1.0))
+    wrong = ~good(values)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise UsageError(
-            f"label {name!r} is {series.iloc[row]!r} in row {series.index[row]}; "
-            "labels must be 0 or 1"
-        )
+        raise UsageError(f"{what} is {series.iloc[row]!r} in row {series.index[row]}; {rule}")
     return values.astype(np.float32)

@@ -26,6 +26,7 @@ class Input:
       length_name: of a field, the input that counts its events.
       width: values an event, or most values of a multi-valued feature; 1 for all others.
       max_length: events that stay, of a sequence's inputs.
+      truncate: of a multi-valued feature, which values of a longer list stay in training rows.
       padding: value that fills up lists.
       default: value that stands for a missing one.
       sample: value that a request may send.
@@ -39,6 +40,7 @@ class Input:
     length_name: str | None = None
     width: int = 1
     max_length: int | None = None
+    truncate: str = "error"
     padding: Any = 0
     default: Any = 0
     sample: Any = 0
@@ -57,6 +59,19 @@ class Input:
     def multi(self) -> bool:
         """Whether an event, or a global feature, has several values."""
         return len(self.shape) == (3 if self.length_name else 2)
+
+    @property
+    def counts_name(self) -> str | None:
+        """Of a multi-valued field, the column of a row that holds the number of values of each event.
+
+        The field's own column holds the values of all events one after the other.
+        """
+        return counts_name(self.name) if self.length_name and self.multi else None
+
+    @property
+    def events_name(self) -> str:
+        """Of a field, the column of a row that has one value an event: its own, or the counts."""
+        return self.counts_name or self.name
 
     @property
     def full_sizes(self) -> tuple[int, ...]:
@@ -78,6 +93,11 @@ class Input:
         return tf.TensorSpec(shape, tf.as_dtype(self.dtype), self.name)
 
 
+def counts_name(field: str) -> str:
+    """The column of a row with the values an event of a multi-valued field of a sequence."""
+    return f"{field}_counts"
+
+
 def feature_input(feature: Feature, table: Table | None, sequence: Sequence | None = None) -> Input:
     """The input of a global feature, or of a field of ``sequence``."""
     axes = 1 + (sequence is not None) + (feature.type == "multi_categorical")
@@ -95,6 +115,7 @@ def feature_input(feature: Feature, table: Table | None, sequence: Sequence | No
         shape=(None,) * axes,
         candidate=feature.side in CANDIDATE_SIDES,
         width=feature.max_values or 1,
+        truncate=getattr(feature, "truncate", "error"),
         **values,
     )
 

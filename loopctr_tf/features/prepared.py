@@ -53,9 +53,10 @@ class PreparedWriter:
             if progress is not None:
                 progress(rows)
 
-    def add(self, split: str, rows: int, clicks: int) -> None:
-        """Takes up a split's next shard, which lies at its :func:`shard_path` already."""
+    def add(self, split: str, rows: int, clicks: int, name: str | None = None) -> None:
+        """Registers a shard that is written: ``name``, or the next one of :func:`shard_path`."""
         path = shard_path(self._folder, split, len(self._shards[split]))
+        path = path if name is None else path.with_name(name)
         self._shards[split].append({"name": path.name, "rows": rows, "bytes": path.stat().st_size})
         self._clicks[split] += clicks
 

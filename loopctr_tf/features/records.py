@@ -12,9 +12,9 @@ which would cost each of them seconds and hundreds of megabytes.
 """
 
 import itertools
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import google_crc32c
@@ -27,6 +27,10 @@ _FIRST = b"\x0a"  # field 1, of a length and bytes
 _SECOND = b"\x12"  # field 2, the same
 _KINDS = {"bytes": b"\x0a", "float": b"\x12", "int64": b"\x1a"}
 """What begins the list of each kind in tf.train.Feature."""
+_SMALL = 1 << 16
+"""Numbers below are counted rather than sorted."""
+_HEADS = 1 << 14
+"""Different heads of entries and records that are kept."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def wire_values(values: np.ndarray | pa.Array) -> Wire:
         data = np.ascontiguousarray(values, "<f4")
         offsets = np.arange(len(data) + 1) * data.itemsize
         return Wire("float", _binary(offsets, pa.py_buffer(data)))
-    return Wire("int64", _by_number(values, _varint))
+    return Wire("int64", _varints(values))
 
 
 def serialize_rows(columns: Mapping[str, WireColumn]) -> pa.LargeBinaryArray:
@@ -101,6 +105,7 @@ def _entries(key: bytes, column: WireColumn) -> list[pa.LargeBinaryArray]:
     return [_by_number(lengths, lambda length: _entry_head(key, column.wire.kind, length)), values]
 
 
+@lru_cache(_HEADS)
 def _entry_head(key: bytes, kind: str, length: int) -> bytes:
     """An entry of the map of features up to its values, which take ``length`` bytes."""
     # Numbers lie packed behind their length, if there are any; texts one by one.
@@ -122,9 +127,30 @@ def _varint(number: int) -> bytes:
     return bytes(found)
 
 
+def _varints(numbers: np.ndarray) -> pa.LargeBinaryArray:
+    """:func:`_varint` of every number."""
+    left = numbers.astype(np.int64).view(np.uint64)
+    groups = [left & np.uint64(127)]
+    while (left := left >> np.uint64(7)).any():
+        groups.append(left & np.uint64(127))
+    digits = np.stack(groups, axis=1).astype(np.uint8)  # [numbers, groups], lowest first
+    more = np.logical_or.accumulate(digits[:, ::-1] > 0, axis=1)[:, ::-1]
+    used = more.copy()
+    used[:, 0] = True
+    digits[:, :-1] |= more[:, 1:].astype(np.uint8) << 7
+    offsets = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+    return _binary(offsets, pa.py_buffer(digits[used]))
+
+
 def _by_number(numbers: np.ndarray, make: Callable[[int], bytes]) -> pa.LargeBinaryArray:
     """``make`` of every number, called once for each different one."""
-    different, codes = np.unique(numbers, return_inverse=True)
+    if len(numbers) and numbers.min() >= 0 and numbers.max() < _SMALL:
+        different = np.flatnonzero(np.bincount(numbers))
+        place = np.empty(int(different[-1]) + 1, np.int64)
+        place[different] = np.arange(len(different))
+        codes = place[numbers]
+    else:
+        different, codes = np.unique(numbers, return_inverse=True)
     made = pa.array([make(number) for number in different.tolist()], _BINARY)
     return made.take(pa.array(codes))
 
@@ -163,14 +189,25 @@ def write_records(path: str | Path, pieces: Iterable[pa.LargeBinaryArray]) -> tu
     with open(path, "wb") as file:
         for values in pieces:
             data, offsets = binary_bytes(values)
-            whole, ends = data.tobytes(), offsets.tolist()
-            for start, end in itertools.pairwise(ends):
-                length, record = struct.pack("<Q", end - start), whole[start:end]
-                file.write(length + _checksum(length) + record + _checksum(record))
+            heads = _by_number(np.diff(offsets), _record_head)
+            checks = _binary(
+                np.arange(len(values) + 1) * 4, pa.py_buffer(_checksums(data, offsets))
+            )
+            file.write(memoryview(binary_bytes(_joined(heads, values, checks))[0]))
             records += len(values)
         return records, file.tell()
 
 
-def _checksum(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+@lru_cache(_HEADS)
+def _record_head(size: int) -> bytes:
+    """What precedes a record of ``size`` bytes: its length, and the checksum of that."""
+    length = np.array([size], "<u8").tobytes()
+    return length + _checksums(np.frombuffer(length, np.uint8), np.array([0, 8])).tobytes()
+
+
+def _checksums(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Checksums of ``data[offsets[i]:offsets[i + 1]]``, uint32."""
+    whole, crc = data.tobytes(), google_crc32c.value
+    found = [crc(whole[start:end]) for start, end in itertools.pairwise(offsets.tolist())]
+    crcs = np.array(found, np.uint32)
+    return ((crcs >> np.uint32(15) | crcs << np.uint32(17)) + np.uint32(0xA282EAD8)).astype("<u4")

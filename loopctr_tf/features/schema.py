@@ -1,7 +1,8 @@
 """The feature schema: what a row holds, as frozen settings that are read from and written to YAML.
 
 A schema names the label, the column that GAUC groups by, the embedding tables (how a raw value finds
-its row), the global features and the behaviour sequences::
+its row), the global features and the behaviour sequences; with ``weight: COLUMN`` also the rows' weights
+in the training loss::
 
     version: 1
     label: label
@@ -26,6 +27,7 @@ its row), the global features and the behaviour sequences::
         fields:
           - {name: long_history_movie_id, type: categorical, table: movie}
 
+A feature is made of the raw column of its own name, or of ``column``, which may have any name.
 Tables may be shared between features and sequence fields. A vocabulary is a list in place or a text file
 beside the schema, one value a line. Pretrained vectors are a NumPy file beside it (``numpy.save``), one
 row a value of the vocabulary.
@@ -52,7 +54,7 @@ from loopctr_tf.features.columns import (
     Sequence,
     Table,
 )
-from loopctr_tf.features.inputs import Input, feature_input, length_input
+from loopctr_tf.features.inputs import Input, counts_name, feature_input, length_input
 from loopctr_tf.features.vectors import read_vectors
 from loopctr_tf.settings import Settings, listing, mapping, read_yaml
 
@@ -69,6 +71,9 @@ class Schema(Settings):
     """Column of the label, 0 or 1."""
     group: Any
     """Column that GAUC groups by; need not be a feature."""
+    weight: str | None = None
+    """Column of a row's weight in the training loss, a number from 0 on; null weighs rows alike. Figures
+    of quality do not read it."""
     tables: Annotated[tuple[Table, ...], Field(strict=False)] = ()
     """Embedding tables."""
     features: Annotated[tuple[AnyFeature, ...], Field(strict=False)]
@@ -81,11 +86,21 @@ class Schema(Settings):
         if not self.features:
             raise UsageError("the schema has no features; list at least one")
         if not self.sequences:
-            raise UsageError("the schema has no sequences; LoopCTR reads at least one")
+            raise UsageError(
+                "the schema has no sequences; LoopCTR reads at least one: it needs the histories "
+                "of users, which a log without user and time (such as Criteo's or Avazu's) does not have"
+            )
         _check_unique([table.name for table in self.tables], "table")
         columns = [f.name for f in self.all_fields()]
         columns += [sequence.length_name for sequence in self.sequences]
-        _check_unique([*columns, self.label], "column")
+        counts = [
+            counts_name(field.name)
+            for sequence in self.sequences
+            for field in sequence.fields
+            if field.type == "multi_categorical"
+        ]
+        weight = [] if self.weight is None else [self.weight]
+        _check_unique([*columns, *counts, self.label, *weight], "column")
         _check_unique([sequence.name for sequence in self.sequences], "sequence")
         _check_plain([table.name for table in self.tables], "table")
         _check_plain([sequence.name for sequence in self.sequences], "sequence")
@@ -116,8 +131,9 @@ class Schema(Settings):
         remedy = "name the column that GAUC groups by"
         if not isinstance(self.group, str) or not self.group:
             raise UsageError(f"group is {self.group!r}; {remedy}")
-        if self.group == self.label:
-            raise UsageError(f"group is {self.group!r}, the label; {remedy}")
+        for name, what in ((self.label, "label"), (self.weight, "weight")):
+            if self.group == name:
+                raise UsageError(f"group is {self.group!r}, the {what}; {remedy}")
         one_valued = {f.name for f in self.features if f.type != "multi_categorical"}
         if self.group in {f.name for f in self.all_fields()} - one_valued:
             raise UsageError(
@@ -184,6 +200,7 @@ class Schema(Settings):
             "version": VERSION,
             "label": self.label,
             "group": self.group,
+            **({} if self.weight is None else {"weight": self.weight}),
             "tables": {table.name: _plain(table, skip="name") for table in self.tables},
             "features": [_plain(feature) for feature in self.features],
             "sequences": [

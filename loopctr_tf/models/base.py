@@ -229,7 +229,7 @@ class RankingModel(TwoSided, keras.Model):
 
     @no_autograph
     def train_step(self, data):
-        """One step on (features, label[, sample weight])."""
+        """One step on (features, label[, sample weight]); the weights are the objective's alone."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
             scores = self.scores(features, True, self.heads)
@@ -241,7 +241,7 @@ class RankingModel(TwoSided, keras.Model):
 
     @no_autograph
     def test_step(self, data):
-        """Metrics on (features, label[, sample weight])."""
+        """Metrics on (features, label[, sample weight]), of which only ``loss`` reads weights."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         scores = self.scores(features, False, self.heads)
         self.objective(labels, scores.logits, scores.losses, weights)

@@ -21,7 +21,7 @@ def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 class BatchMean(keras.metrics.Metric):
-    """Mean over rows of a value whose per-replica shares sum to the batch value."""
+    """Mean over rows, or their weights, of a value whose per-replica shares sum to the batch's."""
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -49,6 +49,10 @@ class Objective(keras.layers.Layer):
         the head "" ``cross_entropy`` and ``auc``.
       head_weights: weight of each head's cross-entropy; 0 only measures it.
       regularizers: weight of each regulariser, by name.
+
+    Rows may have weights, of which the cross-entropy is a weighted mean: a weight of 2 is the row twice,
+    of 0 the row left out. ``loss`` is that objective; all other metrics, and the regularisers, do not
+    read weights.
 
     The AUC here has 200 thresholds; it monitors training and belongs in no table. Everything is
     float32, whatever the type of the inputs and whatever Keras's global policy.
@@ -93,7 +97,7 @@ class Objective(keras.layers.Layer):
           labels: [B] or [B, 1], 0 or 1.
           logits: [B, heads].
           losses: regulariser name -> this replica's share of it.
-          sample_weight: [B] or [B, 1]; weighs rows in loss and metrics.
+          sample_weight: [B] or [B, 1]; weighs rows in the cross-entropy.
         """
         labels = tf.reshape(tf.cast(labels, tf.float32), [-1, 1])
         logits = tf.cast(logits, tf.float32)
@@ -103,15 +107,22 @@ class Objective(keras.layers.Layer):
         share = 0.0
         for i, (task, weight) in enumerate(zip(self.tasks, self.head_weights, strict=True)):
             # Not through Keras's __call__, which would cast labels to a global policy's compute type.
-            share += weight * task.call(labels, logits[:, i : i + 1], sample_weight)
+            predicted = logits[:, i : i + 1]
+            share += weight * task.call(labels, predicted, sample_weight, compute_metrics=False)
+            for metric in task.metrics:
+                metric.update_state(labels, predicted)
         # Divided by the global batch, which replicas may hold unequal parts of.
         rows_here = tf.cast(rows, tf.float32)
         all_rows = tf.maximum(sum_over_replicas(rows_here), 1.0)
-        total = share / all_rows
+        here, everywhere = rows_here, all_rows
+        if sample_weight is not None:
+            here = tf.reduce_sum(sample_weight)
+            everywhere = sum_over_replicas(here)
+        total = tf.math.divide_no_nan(share, everywhere)
         for name, weight in self.regularizers.items():
             total += weight * losses[name]
             self.means[name].update_state(losses[name], rows_here, all_rows)
-        self.loss.update_state(total, rows_here, all_rows)
+        self.loss.update_state(total, here, everywhere)
         return total
 
 

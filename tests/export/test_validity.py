@@ -1,5 +1,7 @@
 """What a served request may still have wrong, checked and mended on values worked out by hand."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,16 +25,22 @@ def good() -> dict[str, np.ndarray]:
     }
 
 
+@functools.cache
+def graph(mode: str):
+    """`validated` with open sizes, traced once."""
+    specs = {
+        name: tf.TensorSpec([None] * v.ndim, tf.as_dtype(v.dtype)) for name, v in good().items()
+    }
+    schema = small_schema()
+    return tf.function(
+        lambda features: validated(features, schema, mode), autograph=False, input_signature=[specs]
+    )
+
+
 def check(mode: str, **changes) -> dict[str, np.ndarray]:
     """`validated` of `good` with some inputs exchanged, in a graph of open sizes as in an export."""
     features = {name: tf.constant(value) for name, value in {**good(), **changes}.items()}
-    specs = {name: tf.TensorSpec([None] * v.ndim, v.dtype) for name, v in features.items()}
-
-    @tf.function(autograph=False, input_signature=[specs])
-    def graph(features):
-        return validated(features, small_schema(), mode)
-
-    found = {name: value.numpy() for name, value in graph(features).items()}
+    found = {name: value.numpy() for name, value in graph(mode)(features).items()}
     assert {name: value.dtype for name, value in found.items()} == {
         name: value.numpy().dtype for name, value in features.items()
     }

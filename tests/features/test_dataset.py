@@ -1,7 +1,9 @@
+import itertools
 import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from loopctr_tf.errors import UsageError
 from loopctr_tf.features.dataset import data_errors, parse_examples, parsing_spec, read_dataset
 from loopctr_tf.features.frame import frame_columns
 from loopctr_tf.features.prepared import PreparedWriter, serialize_examples
+from loopctr_tf.features.records import write_records
 from tests.factories import random_frame, small_schema
 
 ROWS = 37
@@ -120,7 +123,7 @@ def test_types_and_shapes_are_those_of_the_schema(source, schema):
     for name, spec in specs.items():
         assert features[name].dtype == spec.dtype
         assert features[name].shape.rank == len(spec.shape)
-    assert features["history_genres"].shape[2] == 2
+    assert features["history_genres"].shape.as_list() == [None] * 3
     assert label.dtype == tf.float32
     assert label.shape.as_list() == [None]
 
@@ -164,7 +167,7 @@ def test_integer_tables_and_empty_fields_are_equal_too(tmp_path):
             "shop": [4, 2**40, 9],
             "tags": [[], [4, 2**40], [1]],
             "past_shop": [[1, 2, 3], [], [2**40]],
-            "past_tags": [[[1], [], []], [], [[]]],
+            "past_tags": [[[1], [], []], [], [[]]],  # the only tag is of an event too many
         }
     )
     prepare(tmp_path, frame, schema, shard_rows=20)
@@ -174,7 +177,7 @@ def test_integer_tables_and_empty_fields_are_equal_too(tmp_path):
     assert features["shop"].tolist() == [4, 2**40, 9]
     assert features["tags"].tolist() == [[-1, -1], [4, 2**40], [1, -1]]
     assert features["past_shop"].tolist() == [[2, 3], [-1, -1], [2**40, -1]]
-    assert features["past_tags"].tolist() == [[[-1, -1]] * 2] * 3
+    assert features["past_tags"].tolist() == [[[]] * 2] * 3
     assert features["past_length"].tolist() == [2, 0, 1]
 
 
@@ -185,7 +188,132 @@ def test_serialized_examples_parse_to_the_same_features(frame, schema):
     assert_equal_batches(
         [({name: value.numpy() for name, value in features.items()}, 0)], [(expected, 0)]
     )
-    assert set(parsing_spec(schema)) == {f.name for f in schema.all_fields()}
+    names = {f.name for f in schema.all_fields()}
+    assert set(parsing_spec(schema)) == names | {"history_genres_counts"}
+
+
+def test_rows_of_the_padded_layout_are_read_too(frame, schema):
+    """What was written before there were counts, and what callers of `classify` may send."""
+    columns = frame_columns(frame, schema)
+    ((expected, _),) = batches(frame, schema, batch_size=ROWS)
+    rows = []
+    for row in serialize_examples(columns, ROWS):
+        example = tf.train.Example.FromString(row)
+        feature = example.features.feature
+        counts = list(feature.pop("history_genres_counts").int64_list.value)
+        values = iter(feature["history_genres"].bytes_list.value)
+        padded = [([next(values) for _ in range(count)] + [b"", b""])[:2] for count in counts]
+        feature["history_genres"].bytes_list.value[:] = itertools.chain(*padded)
+        rows.append(example.SerializeToString())
+    old = parse_examples(tf.constant(rows), schema)
+    # Both layouts in one batch.
+    new = list(serialize_examples(columns, ROWS))
+    mixed = parse_examples(tf.constant([*rows[::2], *new[1::2]]), schema)
+    order = [*range(0, ROWS, 2), *range(1, ROWS, 2)]
+    for repair in (False, True):
+        whole = parse_examples(tf.constant(rows), schema, repair)
+        for name in expected:
+            np.testing.assert_array_equal(whole[name], old[name])
+    for name, values in expected.items():
+        np.testing.assert_array_equal(old[name], values)
+        np.testing.assert_array_equal(mixed[name], values[order])
+
+
+def test_weights_come_third(tmp_path):
+    weighted = lc.Schema.from_dict({**small_schema().to_dict(), "weight": "importance"})
+    assert lc.Schema.from_dict(weighted.to_dict()) == weighted
+    importance = np.arange(ROWS) / 4
+    frame = random_frame(ROWS).assign(importance=importance)
+    prepare(tmp_path, frame, weighted, shard_rows=20)
+    for source, kind in ((frame, weighted), (tmp_path / "train", None)):
+        found = batches(source, kind, batch_size=10)
+        assert {len(batch) for batch in found} == {3}
+        weights = np.concatenate([weight for _, _, weight in found])
+        assert weights.dtype == np.float32
+        np.testing.assert_array_equal(weights, np.float32(importance))
+    # What serves, and whoever reads with a schema of no weight, does without.
+    assert "importance" not in parsing_spec(weighted, label=True)
+    assert {len(batch) for batch in batches(tmp_path / "train", small_schema())} == {2}
+
+
+def test_weights_that_are_none(tmp_path):
+    """Rows of other makers; a DataFrame's are refused before."""
+    weighted = lc.Schema.from_dict({**small_schema().to_dict(), "weight": "importance"})
+    frame = random_frame(1).assign(importance=1.0)
+    prepare(tmp_path, frame, weighted, shard_rows=20)
+    (row,) = serialize_examples(frame_columns(frame, weighted), 1)
+    example = tf.train.Example.FromString(row)
+    for value in (-0.5, float("nan"), float("inf")):
+        example.features.feature["importance"].float_list.value[:] = [value]
+        row = pa.array([example.SerializeToString(deterministic=True)], pa.large_binary())
+        write_records(tmp_path / "train" / "part-00000.tfrecord", [row])
+        text = read_through(read_dataset(tmp_path / "train"))
+        assert text.startswith("weights must be finite numbers from 0 on; found, in column 'import")
+        assert text.endswith("; prepare the data again with such weights")
+
+
+def counted(schema, values: list[bytes], counts: list[int], events: int = 2) -> bytes:
+    """A row with ``events`` events, whose genres are as given."""
+    (row,) = serialize_examples(frame_columns(random_frame(1), schema), 1)
+    example = tf.train.Example.FromString(row)
+    feature = example.features.feature
+    feature["history_movie"].bytes_list.value[:] = [b"m1"] * events
+    feature["history_gap"].float_list.value[:] = [1.0] * events
+    feature["history_genres"].bytes_list.value[:] = values
+    feature["history_genres_counts"].int64_list.value[:] = counts
+    return example.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("values", "counts", "mended"),
+    [
+        ([b"a", b"b"], [1, 0], [[b"a"], []]),  # a value too many
+        ([b"a"], [1, 2], [[b"a"], []]),
+        ([b"a", b"b"], [-1, 3], [[], [b"a", b"b"]]),
+        ([b"a"], [2**62, 2**62], [[b"a"], []]),
+        ([b"a", b"b", b"c"], [], [[b"a", b"b"]]),  # padded, and half an event
+    ],
+)
+def test_counts_that_do_not_fit_the_values(schema, values, counts, mended):
+    good = counted(schema, [b"x", b"y"], [0, 2])
+    rows = tf.constant([good, counted(schema, values, counts), good])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match="field 'history_genres' has another number of values than 'history_genres_counts' says",
+    ):
+        parse_examples(rows, schema)
+    found = parse_examples(rows, schema, repair=True)
+    genres, length = found["history_genres"].numpy(), len(mended)
+    assert found["history_length"].numpy().tolist() == [2, length, 2]
+    for row in (0, 2):
+        assert [[v for v in event if v] for event in genres[row].tolist()] == [[], [b"x", b"y"]]
+    assert [[v for v in e if v] for e in genres[1, :length].tolist()] == mended
+
+
+def test_a_field_takes_room_by_what_is_there(tmp_path):
+    """One event with many values does not fill up all others."""
+    values = small_schema().to_dict()
+    values["sequences"][0]["fields"][1]["max_values"] = 1000
+    schema = lc.Schema.from_dict(values)
+    frame = random_frame(ROWS)
+    (tmp_path / "few").mkdir()
+    prepare(tmp_path / "few", frame, schema, shard_rows=20)
+    longest = frame["history_genres"].map(len).idxmax()
+    (tmp_path / "many").mkdir()
+    frame["history_genres"] = [
+        [*genres[:-1], ["drama"] * 1000] if row == longest else genres
+        for row, genres in frame["history_genres"].items()
+    ]
+    prepare(tmp_path / "many", frame, schema, shard_rows=20)
+    few, many = (
+        sum(path.stat().st_size for path in (tmp_path / name / "train").iterdir())
+        for name in ("few", "many")
+    )
+    assert 0 < many - few < 1000 * 10
+    read = batches(frame, schema, batch_size=8)
+    widths = {features["history_genres"].shape[2] for features, _ in read}
+    assert len(widths) > 1
+    assert max(widths) == 1000
 
 
 def test_longer_histories_of_other_writers_are_cut_to_the_most_recent(schema):
@@ -217,7 +345,7 @@ def test_fields_of_unequal_length_fail_or_are_cut_to_the_shortest(schema):
         rows.append(example.SerializeToString())
     rows = tf.constant(rows)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"history_g.* another number of events"
+        tf.errors.InvalidArgumentError, match=r"history_g.* another number of (events|values)"
     ):
         parse_examples(rows, schema)
     mended = parse_examples(rows, schema, repair=True)

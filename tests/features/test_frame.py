@@ -82,7 +82,7 @@ def refusal(**columns) -> str:
 
 def test_every_column_with_its_type():
     columns = frame_columns(frame(), schema())
-    assert set(columns) == {*frame().columns}
+    assert set(columns) == {*frame().columns, "past_words_counts", "past_numbers_counts"}
     assert columns["click"].values.tolist() == [0.0, 1.0]
     assert columns["click"].values.dtype == np.float32
     assert columns["price"].values.dtype == np.float32
@@ -93,10 +93,13 @@ def test_every_column_with_its_type():
     assert rows(columns["past_price"]) == [[1.0, 2.0], [3.0]]
 
 
-def test_multi_valued_fields_of_a_sequence_are_padded_to_max_values_an_event():
+def test_multi_valued_fields_of_a_sequence_are_their_values_and_how_many_an_event_has():
     columns = frame_columns(frame(), schema())
-    assert rows(columns["past_words"]) == [["a", "", "", ""], ["b", "c"]]
-    assert rows(columns["past_numbers"]) == [[1, -1, -1, -1, -1, -1], [2, 3, -1]]
+    assert rows(columns["past_words"]) == [["a"], ["b", "c"]]
+    assert rows(columns["past_words_counts"]) == [[1, 0], [2]]
+    assert rows(columns["past_numbers"]) == [[1], [2, 3]]
+    assert rows(columns["past_numbers_counts"]) == [[1, 0], [2]]
+    assert columns["past_words_counts"].values.dtype == np.int64
 
 
 def test_the_most_recent_events_stay():
@@ -111,8 +114,10 @@ def test_the_most_recent_events_stay():
     )
     assert rows(columns["past_number"]) == [[3, 4], [5]]
     assert rows(columns["past_price"]) == [[3.0, 4.0], [5.0]]
-    assert rows(columns["past_words"]) == [["c", "", "d", "e"], ["", ""]]
-    assert rows(columns["past_numbers"]) == [[3, 3, -1, -1, -1, -1], [5, -1, -1]]
+    assert rows(columns["past_words"]) == [["c", "d", "e"], []]
+    assert rows(columns["past_words_counts"]) == [[1, 2], [0]]
+    assert rows(columns["past_numbers"]) == [[3, 3], [5]]
+    assert rows(columns["past_numbers_counts"]) == [[2, 0], [1]]
 
 
 def test_what_is_missing_takes_the_default_or_the_padding_value():
@@ -147,8 +152,10 @@ def test_a_missing_list_is_an_empty_one():
     )
     assert rows(columns["words"]) == [[], ["b"]]
     assert rows(columns["past_number"]) == [[], [3]]
-    assert rows(columns["past_words"]) == [[], ["", ""]]
-    assert rows(columns["past_numbers"]) == [[], [7, -1, -1]]
+    assert rows(columns["past_words"]) == [[], []]
+    assert rows(columns["past_words_counts"]) == [[], [0]]
+    assert rows(columns["past_numbers"]) == [[], [7]]
+    assert rows(columns["past_numbers_counts"]) == [[], [1]]
 
 
 def test_columns_without_any_value_keep_their_types():
@@ -163,8 +170,8 @@ def test_columns_without_any_value_keep_their_types():
         schema(),
     )
     assert empty["past_numbers"].values.dtype == np.int64
-    assert rows(empty["past_numbers"]) == [[-1] * 3, [-1] * 3]
-    assert rows(empty["past_words"]) == [["", ""], ["", ""]]
+    assert rows(empty["past_numbers"]) == rows(empty["past_words"]) == [[], []]
+    assert rows(empty["past_numbers_counts"]) == rows(empty["past_words_counts"]) == [[0], [0]]
     assert rows(empty["words"]) == [[], []]
     none = {name: [[], []] for name in frame().columns if name.startswith("past_")}
     columns = frame_columns(frame(**none), schema())
@@ -318,12 +325,49 @@ def test_a_label_other_than_0_and_1_is_named_with_its_row(click, row, shown):
 
 def test_too_many_values_are_told_with_their_row():
     assert refusal(words=[["a"], ["a", "b", "c"]]) == (
-        "column 'words' has 3 values in row 1 and max_values is 2; raise max_values or send fewer"
+        "column 'words' has 3 values in row 1 and max_values is 2; raise max_values, send fewer, or "
+        "give the feature truncate: first"
     )
     assert refusal(past_words=[[["a"], []], [["b", "c", "d"]]]) == (
         "column 'past_words' has 3 values in row 1 and max_values is 2; "
-        "raise max_values or send fewer"
+        "raise max_values, send fewer, or give the feature truncate: first"
     )
+
+
+def test_weights():
+    weighted = Schema.from_dict({**schema().to_dict(), "weight": "w"})
+    columns = frame_columns(frame(w=[0, 2.5]), weighted)
+    assert columns["w"].values.tolist() == [0.0, 2.5]
+    assert columns["w"].values.dtype == np.float32
+    for wrong in (-1.0, None, "much", np.inf, 1e39):
+        with pytest.raises(UsageError, match=r"weight 'w' is .* in row 1; weights must be numbers"):
+            frame_columns(frame(w=[1.0, wrong]), weighted)
+    with pytest.raises(UsageError, match="column 'w' is missing"):
+        frame_columns(frame(), weighted)
+
+
+@pytest.mark.parametrize(
+    ("truncate", "words", "past"),
+    [
+        ("first", [["a", "b"], []], [["a", "d", "e"], ["g", "h"]]),
+        ("last", [["b", "c"], []], [["a", "e", "f"], ["h", "i"]]),
+    ],
+)
+def test_longer_lists_are_cut_where_the_schema_says_so(truncate, words, past):
+    values = schema().to_dict()
+    values["features"][2]["truncate"] = values["sequences"][0]["fields"][1]["truncate"] = truncate
+    assert values["features"][2]["name"] == "words"
+    long = frame(
+        words=[["a", "b", "c"], []],
+        past_number=[[1, 2, 3], [3]],
+        past_words=[[["x"] * 9, ["a"], ["d", "e", "f"]], [["g", "h", "i"]]],
+        past_numbers=[[[], [], []], [[]]],
+        past_price=[[1.0, 2.0, 3.0], [3.0]],
+    )
+    columns = frame_columns(long, Schema.from_dict(values))
+    assert rows(columns["words"]) == words
+    assert rows(columns["past_words"]) == past
+    assert rows(columns["past_words_counts"]) == [[1, 2], [2]]
 
 
 def test_fields_of_unequal_length_are_told_with_their_row():

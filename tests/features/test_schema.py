@@ -71,7 +71,8 @@ def changed(*path, **values) -> dict:
         ),
         (
             changed("features", 0, max_values=3),
-            "feature 'movie_id': key 'max_values' does not exist; known are name, type, side, table",
+            "feature 'movie_id': key 'max_values' does not exist; known are name, type, side, table, "
+            "column",
         ),
         (
             changed("features", 1, max_values=None),
@@ -84,7 +85,7 @@ def changed(*path, **values) -> dict:
         (
             changed("features", 2, table="zip"),
             "feature 'age': key 'table' does not exist; known are name, type, side, transform, mean, "
-            "std, default",
+            "std, default, column",
         ),
         (changed("features", 2, std=0), "feature 'age': std is 0; give more than 0"),
         (changed("features", 2, mean="old"), "feature 'age': mean is 'old', a str; give a number"),
@@ -107,7 +108,7 @@ def changed(*path, **values) -> dict:
         (
             changed("features", 2, avg=3.0),
             "feature 'age': key 'avg' does not exist; known are name, type, side, transform, mean, "
-            "std, default",
+            "std, default, column",
         ),
         (
             changed("features", 2, name="movie_id"),
@@ -303,7 +304,11 @@ def test_columns_that_differ_in_case_alone_are_refused():
         (changed(features=[]), "the schema has no features; list at least one"),
         (changed(features={"a": 1}), "features is {'a': 1}; write a list"),
         (changed(features=["age"]), "a feature is 'age'; write `name: value` lines"),
-        (changed(sequences=[]), "the schema has no sequences; LoopCTR reads at least one"),
+        (
+            changed(sequences=[]),
+            "the schema has no sequences; LoopCTR reads at least one: it needs the histories "
+            "of users, which a log without user and time (such as Criteo's or Avazu's) does not have",
+        ),
         (changed(version=2), "schema version is 2; this library reads 1"),
         (
             changed(labels="x"),
@@ -314,6 +319,20 @@ def test_columns_that_differ_in_case_alone_are_refused():
         (
             changed(group="label"),
             "group is 'label', the label; name the column that GAUC groups by",
+        ),
+        (
+            changed(group="w", weight="w"),
+            "group is 'w', the weight; name the column that GAUC groups by",
+        ),
+        (changed(weight="genres"), "column name 'genres' is used twice; names must be unique"),
+        (changed(weight=2), "weight is 2, an int; give text"),
+        (
+            changed("features", 1, truncate="middle"),
+            "feature 'genres': truncate is 'middle'; choose 'first', 'last' or 'error'",
+        ),
+        (
+            changed("features", 0, name="history_genres_counts"),
+            "column name 'history_genres_counts' is used twice; names must be unique",
         ),
         (
             changed(group="genres"),
@@ -496,7 +515,7 @@ def test_a_missing_schema_file_is_named(tmp_path):
 def test_the_json_schema_names_every_key_with_its_meaning():
     found = json_schema()
     assert found["additionalProperties"] is False
-    assert set(found["properties"]) == {*schema_dict(), "build"}
+    assert set(found["properties"]) == {*schema_dict(), "build", "weight"}
     assert set(found["required"]) == {"label", "group", "features", "sequences"}
     table = found["$defs"]["Table"]
     assert set(table["properties"]) == set(Table.model_fields) - {"name"}
@@ -545,3 +564,22 @@ def test_a_feature_is_of_the_class_of_its_type():
     assert Feature("id", "categorical", "item", "movie") == Feature(
         name="id", type="categorical", side="item", table="movie"
     )
+
+
+def test_a_feature_may_be_made_of_a_column_of_another_name():
+    values = changed("features", 0, column="movie-id")
+    schema = Schema.from_dict(values)
+    assert (schema.features[0].name, schema.features[0].column) == ("movie_id", "movie-id")
+    assert schema.features[1].column is None
+    assert schema.to_dict()["features"][0]["column"] == "movie-id"
+    assert Schema.from_dict(schema.to_dict()) == schema
+    with pytest.raises(UsageError, match="column is empty"):
+        Schema.from_dict(changed("features", 0, column=""))
+
+
+def test_long_lists_may_be_cut_off():
+    feature = Feature(name="tags", type="multi_categorical", table="tag", max_values=3)
+    assert feature.truncate == "error"
+    assert feature.replace(truncate="first").truncate == "first"
+    with pytest.raises(UsageError, match="truncate"):
+        feature.replace(truncate="middle")

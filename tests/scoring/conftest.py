@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loopctr_tf.scoring import PredictionServer, ScoringClient
+from tests.exported import with_moved_weights
 from tests.scoring import scoring_model
 from tests.scoring.running import Gate
 
@@ -13,10 +14,8 @@ from tests.scoring.running import Gate
 def saved(tmp_path_factory) -> dict[int, Path]:
     """Version 1 has bias 0, version 2 has bias 1."""
     folder = tmp_path_factory.mktemp("saved")
-    return {
-        1: scoring_model.save(folder / "one", bias=0.0),
-        2: scoring_model.save(folder / "two", bias=1.0),
-    }
+    first = scoring_model.save(folder / "one")
+    return {1: first, 2: with_moved_weights(first, folder / "two", by=1.0)}
 
 
 @pytest.fixture

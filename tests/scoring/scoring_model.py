@@ -84,6 +84,12 @@ class Model(tf.Module):
     def echo(self, **values):
         return {name: tf.identity(value) for name, value in values.items()}
 
+    def numbered(self, item_id, hist, hist_length):
+        """Answers with the ids' last digits, which doubles beyond 2^53 lose."""
+        real = tf.sequence_mask(hist_length, tf.shape(hist)[1], tf.int64)
+        digits = item_id % 1000 + tf.reduce_sum(hist % 1000 * real, axis=1)
+        return {"probability": tf.cast(digits, tf.float32)}
+
     def dense(self, x, anything):
         return {"total": tf.reduce_sum(x, axis=1), "anything": tf.identity(anything)}
 
@@ -111,6 +117,11 @@ def save(folder: Path, bias: float = 0.0) -> Path:
     top_k = {"refine_top_k": _spec("refine_top_k", [None], tf.int32)}
     inputs = {"inputs": _spec("inputs", [None], tf.string)}
     echoed = {f"x_{t.name}": _spec(f"x_{t.name}", [None, None], t) for t in ECHO_TYPES}
+    numbered = {
+        "item_id": _spec("item_id", [None], tf.int64),
+        "hist": _spec("hist", [None, None], tf.int64),
+        "hist_length": _spec("hist_length", [None], tf.int32),
+    }
     dense = {
         "x": _spec("x", [None, 3], tf.float32),
         "anything": _spec("anything", None, tf.int64),
@@ -122,6 +133,7 @@ def save(folder: Path, bias: float = 0.0) -> Path:
         "classify": (model.classify, inputs),
         "regress": (model.regress, inputs),
         "echo": (model.echo, echoed),
+        "numbered": (model.numbered, numbered),
         "dense": (model.dense, dense),
     }
     model.functions = {
@@ -143,9 +155,9 @@ def _name_axes(path: Path) -> None:
     """Writes the names of the history's axes into the signatures, as an export does."""
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for signature in saved.meta_graphs[0].signature_def.values():
-        if "history" in signature.inputs:
-            batch, events = signature.inputs["history"].tensor_shape.dim
-            batch.name, events.name = BATCH, "history_length"
+        for name in {"history", "hist"} & set(signature.inputs):
+            batch, events = signature.inputs[name].tensor_shape.dim
+            batch.name, events.name = BATCH, f"{name}_length"
     path.write_bytes(saved.SerializeToString())
 
 

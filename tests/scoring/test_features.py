@@ -273,3 +273,36 @@ def test_what_is_no_mapping():
     twice = pd.DataFrame([[1, 2]], columns=["f", "f"])
     with pytest.raises(UsageError, match="two columns 'f'"):
         to_arrays(signature(f=(FLOAT, ROW)), twice)
+
+
+def test_ids_that_came_as_floats_are_never_rounded():
+    one = signature(item=(LONG, ROW), h=(LONG, LIST, "n"), n=(INT, ROW))
+    frame = pd.DataFrame({"item": pd.Series([2**53 + 1, None], dtype="float64").fillna(-1)})
+    frame["h"] = [[1.0], [2.0]]
+    with pytest.raises(UsageError) as caught:
+        to_arrays(one, frame)
+    assert str(caught.value) == (
+        "feature 'item' holds 9007199254740992.0 in row 0, beyond 2^53 and not stored as a whole "
+        "number; store it as int64 or as text"
+    )
+    frame["item"] = [1.0, 117.0]
+    assert to_arrays(one, frame)["item"].tolist() == [1, 117]
+    for late in ([2, 2.0**53], np.array([2.0, 2.0**60]), [2.0, 2**53 + 1]):
+        with pytest.raises(UsageError, match=r"'h' holds .* in row 1, beyond 2\^53 and not stored"):
+            to_arrays(one, {"item": [1, 2], "h": [[1, 2, 3], late]})
+    with pytest.raises(UsageError, match=r"in row 1, beyond 2\^24 and not stored as a whole"):
+        to_arrays(one, {"item": np.array([1, 2**24], np.float32), "h": [[], []]})
+    kept = to_arrays(one, {"item": [2**53 + 1, 1], "h": [[2**53 + 1], []]})
+    assert (kept["item"].tolist(), kept["h"].tolist()) == ([2**53 + 1, 1], [[2**53 + 1], [-1]])
+
+
+def test_text_is_spelt_as_prepare_spells_it():
+    one = signature(user=(STRING, ROW), h=(STRING, LIST, "n"), n=(INT, ROW))
+    found = to_arrays(one, {"user": ["117.0", "NA"], "h": [["True", " a"], ["007", b" raw.0 "]]})
+    assert found["user"].tolist() == [b"117", b""]
+    assert found["h"].tolist() == [[b"true", b"a"], [b"007", b" raw.0 "]]
+    assert to_arrays(one, {"user": np.array(["5.0"]), "h": [[]]})["user"].tolist() == [b"5"]
+    with pytest.raises(
+        UsageError, match=r"'user' holds '9007199254740993.0' in row 1, beyond 2\^53"
+    ):
+        to_arrays(one, {"user": ["a", "9007199254740993.0"], "h": [[], []]})

@@ -27,7 +27,12 @@ from tensorflow_serving.apis import (
 from loopctr_tf.errors import UsageError
 from loopctr_tf.scoring import tensors
 from loopctr_tf.scoring.client import chunks
-from loopctr_tf.scoring.client.channel import ScoringError, channel_options, choose_credentials
+from loopctr_tf.scoring.client.channel import (
+    ScoringError,
+    channel_options,
+    choose_credentials,
+    open_channel,
+)
 from loopctr_tf.scoring.client.features import to_arrays
 from loopctr_tf.scoring.client.signature import Signature, read_signatures
 from loopctr_tf.scoring.names import CLASSIFY, PROBABILITY, REGRESS, SERVING_DEFAULT
@@ -123,10 +128,7 @@ class BaseClient:
 
     def _open(self, module) -> tuple[Any, prediction_service_pb2_grpc.PredictionServiceStub]:
         """A channel of ``grpc`` or ``grpc.aio``, and a stub on it."""
-        if self._credentials is None:
-            channel = module.insecure_channel(self.target, self._options)
-        else:
-            channel = module.secure_channel(self.target, self._credentials, self._options)
+        channel = open_channel(module, self.target, self._options, self._credentials)
         return channel, prediction_service_pb2_grpc.PredictionServiceStub(channel)
 
     async def _send(

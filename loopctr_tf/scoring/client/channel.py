@@ -57,6 +57,15 @@ def channel_options(max_retries: int, max_message_bytes: int) -> list[tuple[str,
     return [*options, ("grpc.service_config", json.dumps(config))]
 
 
+def open_channel(
+    module, target: str, options: list[tuple[str, Any]], credentials: grpc.ChannelCredentials | None
+):
+    """A channel of ``module``, grpc or grpc.aio; without TLS where there are no credentials."""
+    if credentials is None:
+        return module.insecure_channel(target, options)
+    return module.secure_channel(target, credentials, options)
+
+
 def choose_credentials(
     tls: bool | str | Path, credentials: grpc.ChannelCredentials | None
 ) -> grpc.ChannelCredentials | None:

@@ -10,11 +10,15 @@ Nothing is guessed in silence:
   that is not "". In a dense array of numbers, padding and data look alike, so it says nothing. Fields
   that disagree are an error.
 - A number may change its type but not its value; only float64 is rounded to the float of the
-  signature. Strings are neither made from numbers nor read as numbers.
+  signature. A float that stands for several whole numbers (from 2^53 on, float64) is no id. Strings
+  are neither made from numbers nor read as numbers.
+- Text is spelt as in training, see :mod:`loopctr_tf.features.values`: "117.0" is "117", and "NA" is "".
+  Bytes are sent as they are.
 """
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ import pandas as pd
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.columns import PADDING
+from loopctr_tf.features.values import BadValueError, exact_limit, respelt, whole_floats
 from loopctr_tf.scoring import tensors
 from loopctr_tf.scoring.client.signature import Signature, TensorInfo
 
@@ -125,16 +130,19 @@ def _convert(name: str, value: Any, info: TensorInfo) -> tuple[np.ndarray, np.nd
     elif not isinstance(value, (list, tuple, str, bytes)):
         value = np.asarray(value)
     if info.rank is None or info.rank == 0:
-        return _leaves(name, np.asarray(value), info), None
+        array = np.asarray(value)
+        inner = math.prod(array.shape[1:])
+        return _leaves(name, array, info, lambda position: position // max(inner, 1)), None
     if isinstance(value, np.ndarray) and (value.dtype != object or value.ndim != 1):
         if value.ndim != info.rank:
             raise _wrong_rank(name, info, f"an array of shape {tensors.shape_text(value.shape)}")
-        return _leaves(name, value, info), None
+        inner = math.prod(value.shape[1:])
+        return _leaves(name, value, info, lambda position: position // max(inner, 1)), None
     if isinstance(value, (str, bytes)):
         raise _wrong_rank(name, info, f"the string {value[:40]!r}")
     rows, counts = _flatten(name, value, info)
     pad = {"O": PADDING["string"].encode(), "i": PADDING["int64"]}.get(info.dtype.kind, 0)
-    values = _leaves(name, rows, info)
+    values = _leaves(name, rows, info, lambda position: row_of(position, counts))
     # folds the concatenated values into the axes that they had, padding short lists
     for sizes in reversed(counts):
         width = int(sizes.max(initial=0))
@@ -142,6 +150,13 @@ def _convert(name: str, value: Any, info: TensorInfo) -> tuple[np.ndarray, np.nd
         folded[np.arange(width) < sizes[:, None]] = values
         values = folded
     return values, counts[0] if counts else None
+
+
+def row_of(position: int, counts: list[np.ndarray]) -> int:
+    """The row of a value, given the sizes of the lists on each axis but the first."""
+    for sizes in reversed(counts):
+        position = int(np.searchsorted(np.cumsum(sizes), position, side="right"))
+    return position
 
 
 def _wrong_rank(name: str, info: TensorInfo, received: str) -> UsageError:
@@ -176,8 +191,20 @@ def _flatten(name: str, rows: Any, info: TensorInfo) -> tuple[Any, list[np.ndarr
     return rows, counts
 
 
-def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
-    """Values of the signature's type; a list must hold values alone, not lists."""
+def _leaves(name: str, values: Any, info: TensorInfo, row: Callable[[int], int]) -> np.ndarray:
+    """Values of the signature's type; a list must hold values alone, not lists.
+
+    ``row`` gives the row of a value by its position.
+    """
+    try:
+        return _unchecked_leaves(name, values, info)
+    except BadValueError as error:
+        raise UsageError(
+            f"feature {name!r} holds {error.value!r} in row {row(error.position)}, {error.problem}"
+        ) from error
+
+
+def _unchecked_leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
     shape = values.shape if isinstance(values, np.ndarray) else (len(values),)
     if isinstance(values, np.ndarray) and (info.is_string or values.dtype == object):
         values = values.ravel().tolist()
@@ -186,7 +213,14 @@ def _leaves(name: str, values: Any, info: TensorInfo) -> np.ndarray:
             values = _number_array(name, values, info).reshape(shape)
         return _numbers(name, values, info)
     try:
+        kinds = set(map(type, values))
+        if kinds == {str}:
+            values = respelt(values)
+        elif kinds != {bytes}:
+            values = [respelt([each])[0] if isinstance(each, str) else each for each in values]
         return tensors.object_array(tensors.encode_strings(values)).reshape(shape)
+    except BadValueError:
+        raise
     except ValueError as error:
         raise UsageError(
             f"feature {name!r} takes strings ({info}): {error}; convert it, or fill what is missing"
@@ -221,6 +255,10 @@ def _numbers(name: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
             f"feature {name!r} holds {values.dtype.name} values such as "
             f"{values.ravel()[0].item()!r:.40}; give numbers, {info}"
         )
+    if wanted in "iu" and values.dtype.kind == "f" and info.dtype.itemsize == 8:
+        doubtful = np.abs(values) >= exact_limit(values.dtype)
+        if (doubtful & np.isfinite(values)).any():
+            whole_floats(np.where(doubtful, values, 0))  # refuses the first
     if wanted in "biu":
         with np.errstate(invalid="ignore"):
             cast = values.astype(info.dtype)
