@@ -27,6 +27,8 @@ from tests.exported import DEPTHS
 from tests.prepare.logs import schema_dict, write_log
 from tests.session import command
 
+IDS = ("user_id", "movie_id")
+
 
 @pytest.fixture
 def loopctr(monkeypatch, capsys):
@@ -61,10 +63,20 @@ def fresh_python(code: str, *arguments) -> subprocess.CompletedProcess:
 
 HELP = {
     "": ["train", "evaluate", "export", "serve", "score", "Exit codes: 0 done, 2", "A first tour"],
-    "prepare": ["--events EVENTS...", "--items", "--skip-bad", "--workers", "--help-build"],
+    "prepare": [
+        "--events EVENTS...",
+        "--rows ROWS...",
+        "--items",
+        "--skip-bad",
+        "--workers",
+        "--help-build",
+    ],
     "schema": ["init", "how rows are made of events"],
     "schema json": ["JSON schema", "--of", "config.yaml"],
-    "schema init": ["EVENTS...", "--items", "--out", "--rows", "a comment explains every guess"],
+    "schema init": [
+        *("EVENTS...", "--items", "--out", "--rows", "a comment explains every guess"),
+        *("--delimiter", "--no-header", "--names", "--no-quoting"),
+    ],
     "data": ["describe", "Statistics of prepared data"],
     "data describe": ["PREPARED", "--plots", "--json", "CTR by day, history lengths"],
     "train": ["PREPARED", "RUN", "--config", "--set", "dim=32", "--schema", "--help-config"],
@@ -79,7 +91,16 @@ HELP = {
     ],
     "inspect": ["MODEL", "--signature", "--json", "newest version", ":predict"],
     "serve": ["BASE_PATH", "--host", "0 takes a free port", "--label LABEL=VERSION", "SIGTERM"],
-    "score": ["ROWS", "--target", "--label", "--signature", "--out", "Parquet", "JSON lines"],
+    "score": [
+        "ROWS",
+        "--target",
+        "--label",
+        "--signature",
+        "--out",
+        "Parquet",
+        "JSON lines",
+        "CSV",
+    ],
     "bench": ["serve", "train", "tables", "score", "input", "matrix-product rate"],
     "bench train": ["--prepared", "--history", "--batch-size", "--set", "--json", "examples/s"],
     "bench tables": ["--rows", "--seconds", "--set", "--json", "table_optimizer=lazy_adamw"],
@@ -155,7 +176,9 @@ def test_prepare_prints_what_was_written_and_skipped(loopctr, tmp_path):
     result = loopctr(*command_line, "--events", good, spoilt, "--skip-bad", "--workers", 1)
     stats = json.loads((out / "stats.json").read_text())
     rows = ", ".join(f"{split} {count}" for split, count in stats["rows"].items())
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0
+    assert result.err.splitlines() == [f"note: {line}" for line in stats["warnings"]]
+    assert "have a value of user_id without a row in --users" in result.err
     assert result.out == (
         f"{out}: rows {rows}; 9 users\nskipped: 2 rows, missing (see {out / 'rejected.csv'})\n"
         f"next: loopctr train {out} run\n"
@@ -280,18 +303,25 @@ def test_score_writes_the_probabilities_of_keras(
     loopctr, prediction_server, prepared, tested, tmp_path
 ):
     out = tmp_path / "scores.csv"
-    arguments = ("--target", prediction_server.target, "--batch-size", 25, "--out", out)
+    arguments = ("--target", prediction_server.target, "--batch-size", 25, "--timeout", 60)
+    arguments = (*arguments, "--out", out)
     result = loopctr("score", prepared / "test", *arguments)
     assert (result.code, result.out, result.err) == (0, f"60 rows scored to {out}\n", "")
     probabilities = tested[1].probabilities
     scores = pd.read_csv(out)
-    assert list(scores) == ["row", "probability"]
+    assert list(scores) == ["row", *IDS, "probability"]
     assert scores["row"].tolist() == list(range(60))
     np.testing.assert_allclose(scores["probability"], probabilities[:, 0], atol=1e-5)
-    assert loopctr("score", prepared / "test", *arguments, "--signature", "all_depths").code == 0
+    arguments = [*arguments, "--signature", "all_depths"]
+    assert (
+        "exists; name another file, or give --overwrite"
+        in loopctr("score", prepared / "test", *arguments).err
+    )
+    assert loopctr("score", prepared / "test", *arguments, "--overwrite").code == 0
+    depths = [f"probability_{depth}" for depth in DEPTHS]
     scores = pd.read_csv(out)
-    assert list(scores) == ["row", *(f"probability_{depth}" for depth in DEPTHS)]
-    np.testing.assert_allclose(scores.iloc[:, 1:], probabilities, atol=1e-5)
+    assert list(scores) == ["row", *IDS, *depths]
+    np.testing.assert_allclose(scores[depths], probabilities, atol=1e-5)
 
 
 def test_serve_starts_a_server_and_says_where(loopctr, repairing_model, monkeypatch):
@@ -340,7 +370,7 @@ MISTAKES = [
     ("data describe {empty}", "empty' is not a prepared folder: no stats.json in it; make one"),
     ("data describe {prepared} --plots {run}", "run' exists; remove it or name another"),
     ("data describe {cut}", "part-00001.tfrecord' has"),
-    ("schema init {empty}/e.csv", "e.csv' does not exist; name a Parquet or CSV file"),
+    ("schema init {empty}/e.csv", "e.csv' does not exist; name a Parquet, CSV or JSON lines file"),
     ("schema init e.csv --out {prepared}", "prepared' exists; remove it or name another"),
     (
         "prepare --schema {empty}/s.yaml --events e.csv --out {new}",
@@ -350,7 +380,7 @@ MISTAKES = [
         "prepare --schema {prepared}/schema.yaml --events e.csv --out {new}",
         "schema.yaml' has no section `build`, which defines how events become rows; add it",
     ),
-    ("prepare --schema {prepared} --out {new}", "Missing option '--events'; see `loopctr prepare"),
+    ("prepare --schema {prepared} --out {new}", "name the files: --events of a log, or --rows of"),
     ("train {prepared} {new} --set dims=3", "--set 'dims' is not a setting; did you mean 'dim'?"),
     ("train {prepared} {new} --set dim=wide", "dim is 'wide', a str; give a"),
     ("train {prepared} {new} --config {empty}/c.yaml", "c.yaml' cannot be read: No such file"),
@@ -379,6 +409,15 @@ MISTAKES = [
         "UNAVAILABLE from 127.0.0.1:{port}",
     ),
     ("score {empty}/rows.jsonl --out {new}", "rows.jsonl' does not exist; name the rows to score"),
+    (
+        "score {prepared}/test --out {new} --separator history",
+        "--separator is 'history'; give COLUMN=CHARACTER such as history=|",
+    ),
+    (
+        "score {prepared}/test --out {new} --delimiter ab",
+        "--delimiter is 'ab'; give one character, such as ';'",
+    ),
+    ("score {prepared}/test --out {new} --ids nobody", "--ids names column 'nobody', which"),
     ("score {prepared}/test --out {empty}", "empty' cannot be written: Is a directory; name a"),
     ("bake {run}", "No such command 'bake'; see `loopctr --help`"),
 ]
@@ -463,13 +502,12 @@ def test_inspect_prints_signatures_sizes_and_a_ready_request(loopctr, saved_mode
     result = loopctr("inspect", saved_model.parent)
     assert result.code == 0
     # signatures with equal inputs and outputs share one entry
-    names = [f"loop_{depth}" for depth in DEPTHS]
-    assert f"\n{', '.join([*names, 'serving_default'])}  (predict)\n" in result.out
+    assert f"\nloop_{DEPTHS[-1]}, serving_default  (predict)\n" in result.out
     # the second entry with row features is all_depths
     assert result.out.count("  <- history_length: int32 [?]\n") == 2
     assert "of those in the Loop Block" in result.out
-    request = json.loads(loopctr("inspect", saved_model, "--signature", "loop_1").out)
-    assert request["signature_name"] == "loop_1"
+    request = json.loads(loopctr("inspect", saved_model, "--signature", "loop_2").out)
+    assert request["signature_name"] == "loop_2"
     wrong = loopctr("inspect", saved_model, "--signature", "loop_99")
     assert wrong.code == 2
     assert wrong.err.startswith("loopctr: signature 'loop_99' is not in ")

@@ -239,7 +239,7 @@ def endpoint_options(command):
 
 
 def _endpoint(target, name, schema, timeout, tls, metadata):
-    from loopctr_tf.bench.endpoint import Endpoint
+    from loopctr_tf.bench.requests import Endpoint
     from loopctr_tf.features.schema import Schema
 
     tls = {None: False, "system": True}.get(tls, tls)

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from loopctr_tf.cli.options import JSON, PREPARED
+from loopctr_tf.cli.options import (
+    JSON,
+    PREPARED,
+    given_text_options,
+    text_options,
+    with_text_options,
+)
+from loopctr_tf.errors import UsageError
 
 
 def _help_build(context, parameter, value):
@@ -26,11 +33,17 @@ def _help_build(context, parameter, value):
 )
 @click.option(
     "--events",
-    required=True,
     multiple=True,
     metavar="EVENTS...",
     type=click.Path(path_type=Path),
-    help="Parquet or CSV files (also .csv.gz), or folders of them, in order.",
+    help="Parquet, CSV, TSV (also .gz) or JSON-lines files, or folders of them, in order.",
+)
+@click.option(
+    "--rows",
+    multiple=True,
+    metavar="ROWS...",
+    type=click.Path(path_type=Path),
+    help="Instead of --events: files of rows that hold their histories (build: {histories: given}).",
 )
 @click.argument("more", nargs=-1, metavar="", type=click.Path(path_type=Path))
 @click.option(
@@ -53,7 +66,24 @@ def _help_build(context, parameter, value):
 @click.option(
     "--workers", type=click.IntRange(1), help="Writer processes; one per core by default."
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["duckdb", "spark"]),
+    default="duckdb",
+    show_default=True,
+    help="DuckDB on this machine, or Spark on a cluster: the same rows.",
+)
+@click.option(
+    "--master", help="Spark's master, e.g. yarn or local[8]; by default its configuration."
+)
+@click.option(
+    "--memory",
+    default="2GB",
+    show_default=True,
+    help="Memory for DuckDB; what does not fit is on disk beside --out. Worker processes come on top.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bars.")
+@with_text_options
 @click.option(
     "--help-build",
     is_flag=True,
@@ -62,7 +92,22 @@ def _help_build(context, parameter, value):
     callback=_help_build,
     help="Print everything that the section `build` may contain.",
 )
-def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
+def prepare(
+    schema,
+    events,
+    rows,
+    more,
+    out,
+    items,
+    users,
+    skip_bad,
+    workers,
+    engine,
+    master,
+    memory,
+    quiet,
+    **text,
+):
     """Turn an event log into training rows: histories, sampled negatives, splits, vocabularies.
 
     The histories of a row hold only events of its user with an earlier time. Vocabularies and
@@ -72,20 +117,51 @@ def prepare(schema, events, more, out, items, users, skip_bad, workers, quiet):
     Example:
       loopctr prepare --schema schema.yaml --events logs/*.parquet --items items.csv --out prepared
     """
+    from loopctr_tf.prepare.given import prepare_given
     from loopctr_tf.prepare.prepare import REJECTED, prepare_events
 
-    stats = prepare_events(
-        schema,
-        [*events, *more],
-        out,
-        items=items,
-        users=users,
-        skip_bad=skip_bad,
-        workers=workers,
-        progress=not quiet,
-    )
-    rows = ", ".join(f"{split} {count:,}" for split, count in stats["rows"].items())
-    click.echo(f"{out}: rows {rows}; {stats['users']:,} users")
+    if bool(events) == bool(rows):
+        raise UsageError(
+            "--events and --rows are both given; name one"
+            if events
+            else "name the files: --events of a log, or --rows of rows that hold their histories"
+        )
+    if rows:
+        for option, value in (("--items", items), ("--users", users), ("--master", master)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} is of --events; rows hold all of their columns; drop it"
+                )
+        if engine != "duckdb":
+            raise UsageError(f"--engine is {engine!r}; --rows is read by duckdb alone")
+    if master is not None and engine != "spark":
+        raise UsageError(
+            f"--master is {master!r}, which is of --engine spark; add that, or drop it"
+        )
+    make = None
+    if engine == "spark":
+        from loopctr_tf.prepare.spark_engine import SparkEngine
+
+        def make(folder, workers):
+            return SparkEngine(folder, master)
+
+    common = {
+        "text": text_options(**text),
+        "skip_bad": skip_bad,
+        "memory": memory,
+        "workers": workers,
+        "progress": not quiet,
+        "say": lambda line: click.echo(f"note: {line}", err=True),
+    }
+    if rows:
+        stats = prepare_given(schema, [*rows, *more], out, **common)
+    else:
+        stats = prepare_events(
+            schema, [*events, *more], out, items=items, users=users, engine=make, **common
+        )
+    counts = ", ".join(f"{split} {count:,}" for split, count in stats["rows"].items())
+    users = f"; {stats['users']:,} users" if "users" in stats else ""
+    click.echo(f"{out}: rows {counts}{users}")
     for reason, count in stats["rejected"].items():
         click.echo(f"skipped: {count:,} rows, {reason} (see {out / REJECTED})")
     click.echo(f"next: loopctr train {out} run")
@@ -105,10 +181,11 @@ def schema_group():
     type=click.IntRange(1),
     default=200_000,
     show_default=True,
-    help="Rows to read, from the beginning.",
+    help="Rows to read, the first of each file.",
 )
-def init(events, items, out, rows):
-    """Propose a schema.yaml for the Parquet or CSV files EVENTS; a comment explains every guess.
+@with_text_options
+def init(events, items, out, rows, **how):
+    """Propose a schema.yaml for EVENTS (Parquet, CSV, JSON lines); a comment explains every guess.
 
     \b
     Example:
@@ -120,12 +197,13 @@ def init(events, items, out, rows):
 
     if out is not None:
         require_new(out)
-    text = propose_schema(list(events), items, rows)
+    text = propose_schema(list(events), items, rows, text_options(**how))
     if out is None:
         click.echo(text, nl=False)
         return
     out.write_text(text, encoding="utf-8")
     named = " ".join(map(str, events)) + ("" if items is None else f" --items {items}")
+    named += given_text_options(**how)
     click.echo(
         f"proposed {out}: read its comments and correct it\n"
         f"next: loopctr prepare --schema {out} --events {named} --out prepared"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.columns import PADDING
-from loopctr_tf.features.dataset import data_errors, parsing_spec
+from loopctr_tf.features.dataset import data_errors, event_values, parsing_spec
 from loopctr_tf.features.prepared import SPLITS, read_stats, split_shards
 from loopctr_tf.features.schema import Feature, Schema
 from loopctr_tf.models.encoder import TableLookup
@@ -24,6 +24,14 @@ _BATCH = 1024
 _PARTS = 4096
 """Batches whose ids are counted before they are merged."""
 _LAST_HASH = 2**63 - 1
+TABLES = ("items", "users")
+"""Tables that the events may be joined with."""
+_JOIN = {
+    "events_without_row": "events_without_row",
+    "values_without_row": "without_row",
+    "table_rows": "table_rows",
+}
+"""Facts of a join -> their names in stats.json, after that of the table."""
 
 
 def describe(prepared: str | Path, progress: bool = False) -> dict[str, Any]:
@@ -48,6 +56,9 @@ def describe(prepared: str | Path, progress: bool = False) -> dict[str, Any]:
         missing ones not counted.
       - ``missing``: column -> split -> the share of missing values: of rows for a feature, of events
         for a sequence's field. A number counts as missing when it equals its default.
+      - ``joins``: "items" and "users", where such a table was given -> ``events_without_row``, ``share``
+        (of the events), ``values_without_row`` (distinct ones), ``table_rows``.
+      - ``warnings``: what preparation said about the log.
       - ``facts``: everything else in ``stats.json``.
 
     Raises:
@@ -94,11 +105,13 @@ class _Counter:
             self._look_up(feature, values, unknown)
         for sequence in schema.sequences:
             for field in sequence.fields:
-                width = field.max_values or 1
-                values = columns[field.name]
-                events = tf.reshape(values.flat_values, [-1, width])
-                lengths[sequence.name] = tf.cast(values.row_lengths(), tf.int64) // width
-                absent = tf.reduce_all(self._absent(field, events), axis=1)
+                each, values = schema.inputs[field.name], columns[field.name]
+                absent = self._absent(field, values.flat_values)
+                if each.multi:
+                    values = event_values(columns, each)
+                    absent = self._absent(field, values.flat_values)
+                    absent = tf.reduce_all(values.values.with_values(absent), axis=1)
+                lengths[sequence.name] = tf.cast(values.row_lengths(), tf.int64)
                 missing[field.name] = _count(absent)
                 self._look_up(field, values.flat_values, unknown)
         result = {"label": columns[schema.label], "unknown": unknown, "missing": missing}
@@ -203,8 +216,24 @@ def _figures(stats, schema: Schema, counts: Mapping[str, _SplitCounts]) -> dict[
             if "train" in ids:
                 new = rows[~rows.index.isin(ids["train"].index)]
                 figures["splits"][split][f"new_{kind}s"] = _share(new.sum(), rows.sum())
-    used = ("rows", "clicks", "shards", "days", "users", "items")
+    figures |= {"joins": _joins(stats), "warnings": stats.get("warnings", [])}
+    used = ("rows", "clicks", "shards", "days", "users", "items", "warnings", *_join_keys())
     return figures | {"facts": {name: fact for name, fact in stats.items() if name not in used}}
+
+
+def _join_keys() -> list[str]:
+    return [f"{table}_{name}" for table in TABLES for name in _JOIN.values()]
+
+
+def _joins(stats: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the engine counted of events without a row in the table of items or users."""
+    found: dict[str, dict[str, Any]] = {}
+    for table in TABLES:
+        if f"{table}_events_without_row" in stats:
+            counts = {name: stats[f"{table}_{key}"] for name, key in _JOIN.items()}
+            share = _share(counts["events_without_row"], stats["events"]["used"])
+            found[table] = counts | {"share": share}
+    return found
 
 
 def _lengths(histogram: np.ndarray) -> dict[str, Any]:

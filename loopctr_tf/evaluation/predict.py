@@ -52,7 +52,7 @@ def predict(model, dataset: Iterable, loops: int | None = None) -> Predictions:
 
     labels, groups, scored = [], [], []
     with data_errors():
-        for features, label in dataset:
+        for features, label, *_ in dataset:  # weights are of training
             if group not in features:
                 raise UsageError(
                     f"the dataset has no group column {group!r}; read it with group=True"

@@ -74,7 +74,7 @@ def _item_column(schema: Schema) -> str:
 def _columns(prepared, split, schema, item) -> pd.DataFrame:
     parts = []
     with data_errors():
-        for features, label in read_dataset(
+        for features, label, *_ in read_dataset(
             Path(prepared) / split, schema, batch_size=4096, group=True
         ):
             parts.append(

@@ -135,7 +135,8 @@ def description_text(found: Mapping[str, Any]) -> str:
     parts = [
         markdown_table(["", *splits], overview),
         f"{found['users']:,} users and {found['items']:,} items in all",
-        _facts_text(found["facts"]),
+        _facts_text(found["facts"], found.get("joins", {})),
+        _warnings_text(found.get("warnings", ())),
         _days_text(found["days"]),
         *(_lengths_text(name, by_split) for name, by_split in found["sequences"].items()),
     ]
@@ -175,14 +176,29 @@ def _lengths_text(name: str, by_split: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown_table([f"{name}: events", "mean", *marks, "most", "empty", "full"], rows)
 
 
-def _facts_text(facts: Mapping[str, Any]) -> str:
-    """The protocol and the counts of events, if stats.json has them."""
+def _facts_text(facts: Mapping[str, Any], joins: Mapping[str, Mapping[str, Any]]) -> str:
+    """The protocol, the counts of events and when splits begin, if stats.json has them."""
     lines = [f"protocol: {facts['protocol']}"] if facts.get("protocol") else []
     for name in ("events", "rejected"):
         if facts.get(name):
             counts = ", ".join(f"{count:,} {kind}" for kind, count in facts[name].items())
             lines.append(f"{name}: {counts}")
+    for table, join in joins.items():
+        lines.append(
+            f"events without a row in --{table}: {join['events_without_row']:,} ({join['share']:.2%}), "
+            f"{join['values_without_row']:,} different {table}"
+        )
+    begins = [(split, facts.get(f"{split}_from")) for split in SPLITS]
+    if any(begin for _, begin in begins):
+        lines.append("splits begin: " + ", ".join(f"{split} {at}" for split, at in begins if at))
     return "\n".join(lines)
+
+
+def _warnings_text(warnings: Sequence[str]) -> str:
+    """What was said when the data was prepared."""
+    return "\n".join(
+        ["said when it was prepared:", *(f"- {line}" for line in warnings)] if warnings else []
+    )
 
 
 def _days_text(days: Mapping[str, Mapping[str, Sequence[int]]]) -> str:

@@ -1,21 +1,29 @@
 """Which columns become features, of which type and side, and with which embedding table."""
 
 from dataclasses import dataclass, field
+from statistics import median
 
-from loopctr_tf.prepare.guesses import (
-    Guess,
-    Roles,
-    can_be_input,
+from loopctr_tf.prepare.column_names import (
+    SESSION,
+    another_response,
+    input_name,
+    is_id,
     named,
-    rating_like,
     result_of_the_click,
 )
-from loopctr_tf.prepare.profiles import Profile, Sample
+from loopctr_tf.prepare.guesses import Guess, Roles, condition_sql, rating_like
+from loopctr_tf.prepare.leaks import PERFECT, STRONG, Judge, Verdict, too_good
+from loopctr_tf.prepare.profiles import Profile
+from loopctr_tf.prepare.sample import Sample
 
 CONSTANT, REPEATED = 0.98, 20
 """A column belongs to the user (item) if this share of at least so many users has a single value."""
 HASHED = 1 << 20
 """Maximum rows of a hashed table."""
+SUSPICIOUS = 0.75
+"""AUC with which a column whose name may suggest a result, such as duration, is one."""
+_SHORT = 8
+"""Lists of so many values are not cut off."""
 
 _SIDES = {
     "item": ("item", "category", "cat", "cate", "brand", "price", "genre", "genres", "topic"),
@@ -26,7 +34,7 @@ _QUANTITIES = (
     *("age", "price", "count", "size", "year", "amount", "score", "rate", "hour", "num"),
     *("views", "clicks", "likes", "total", "sum", "mean", "length", "duration", "distance"),
 )
-_SESSION = ("session", "request", "impression", "query", "trace", "uuid", "row", "index")
+_AFTERWARDS = "by its name, known only after the user's response"
 
 
 @dataclass(frozen=True)
@@ -42,16 +50,17 @@ class TableGuess:
 
 @dataclass(frozen=True)
 class FeatureGuess:
-    """A feature; ``table`` is None for a number."""
+    """A feature named ``name``, of ``column``; ``table`` is None for a number."""
 
     name: str
+    column: str
     type: str
     side: str
-    table: str | None
-    max_values: int | None
-    transform: str | None
-    separator: str | None
     why: str
+    table: str | None = None
+    max_values: int | None = None
+    transform: str | None = None
+    separator: str | None = None
 
 
 @dataclass
@@ -62,15 +71,35 @@ class Guesses:
       features: in the order of the columns, the item first.
       tables: by name.
       left_out: columns that are not features, and why.
+      taken: names in lower case that no feature may have.
+      judged: whether the sample has enough labels to see which columns are results.
     """
 
     features: list[FeatureGuess] = field(default_factory=list)
     tables: dict[str, TableGuess] = field(default_factory=dict)
     left_out: list[Guess] = field(default_factory=list)
+    judged: bool = True
+    taken: frozenset[str] = frozenset()
 
-    def table(self, profile: Profile) -> str:
-        """Adds a table for a column; returns its name."""
-        name = profile.name.lower().removesuffix("_id").strip("_") or profile.name
+    def add(self, profile: Profile, side: str, why: str, one_value: bool = False) -> None:
+        """Adds a feature; ``one_value`` makes it categorical, as the item is."""
+        name = input_name(profile.name, self.taken | {f.name.lower() for f in self.features})
+        given = {"name": name, "column": profile.name, "side": side}
+        if not one_value and profile.longest is not None:
+            room, note = _room(profile)
+            kind = {"type": "multi_categorical", "max_values": room, "separator": profile.separator}
+            kind |= {"table": self._table(name, profile)}
+            why += note
+        elif not one_value and _is_number(profile):
+            skewed = profile.least >= 0 and profile.most > 100 * max(profile.median, 1.0)
+            kind = {"type": "numeric", "transform": "log1p" if skewed else None}
+            why += f"; {profile.least:g} to {profile.most:g}, half up to {profile.median:g}"
+        else:
+            kind = {"type": "categorical", "table": self._table(name, profile)}
+        self.features.append(FeatureGuess(why=why, **given, **kind))
+
+    def _table(self, name: str, profile: Profile) -> str:
+        name = name.lower().removesuffix("_id").strip("_") or name
         while name in self.tables:
             name += "_values"
         self.tables[name] = _table(name, profile)
@@ -82,34 +111,37 @@ def guess_features(events: Sample, items: Sample | None, roles: Roles) -> Guesse
 
     With sampled negatives (no label), item features come only from the item table.
     """
-    guesses, item = Guesses(), roles.item.column
-    profile = events.profiles[item]
-    guesses.features.append(
-        FeatureGuess(
-            item, "categorical", "item", guesses.table(profile), None, None, None, roles.item.why
-        )
-    )
-    columns = [(p, None) for name, p in events.profiles.items() if name not in roles.taken()]
-    if items is not None:
-        columns += [(p, "item") for p in items.profiles.values()]
+    guesses = Guesses(taken=frozenset(name.lower() for name in roles.taken()))
+    item = roles.item.column
+    guesses.add(events.profiles[item], "item", roles.item.why, one_value=True)
+    of_events = [p for name, p in events.profiles.items() if name not in {item, *roles.taken()}]
+    of_items = [] if items is None else [p for name, p in items.profiles.items() if name != item]
+    verdicts = _verdicts(events, roles, of_events)
+    guesses.judged = any(v.auc is not None for v in verdicts.values()) or not verdicts
+    below = [v.auc for v in verdicts.values() if v.auc is not None and v.auc < PERFECT]
+    typical = median(below) if below else 0.5
     seen = {item.lower()} | {name.lower() for name in roles.taken()}
-    for profile, side in columns:
-        if profile.name == item:
-            continue
+    for profile, sample in [*((p, events) for p in of_events), *((p, items) for p in of_items)]:
         why_not = _unfit(profile)
         if profile.name.lower() in seen:
             why_not = why_not or "another column has this name"
         seen.add(profile.name.lower())
-        why = "of the table of items"
-        if side is None and why_not is None:
+        side, why = "item", "of the table of items"
+        if sample is events and why_not is None:
+            verdict = verdicts[profile.name]
+            why_not = _result(profile, verdict, typical, roles)
             side, why = _side(events, roles, profile)
+            if verdict.auc is not None and verdict.auc >= STRONG:
+                why += (
+                    f"; NOTE: predicts the label by itself (AUC {verdict.auc:.2f}): known before?"
+                )
             if side == "item" and roles.label is None:
-                why_not = "of the item; sampled items need its value from --items"
+                why_not = why_not or "of the item; sampled items need its value from --items"
                 seen.discard(profile.name.lower())
         if why_not is not None:
             guesses.left_out.append(Guess(profile.name, why_not))
-            continue
-        guesses.features.append(_feature(guesses, profile, side, why))
+        else:
+            guesses.add(profile, side, why + _remarks(profile, sample))
     for sample in filter(None, (events, items)):
         guesses.left_out += [
             Guess(name, f"{kind}, which cannot be a feature")
@@ -118,29 +150,47 @@ def guess_features(events: Sample, items: Sample | None, roles: Roles) -> Guesse
     return guesses
 
 
+def _verdicts(events: Sample, roles: Roles, profiles: list[Profile]) -> dict[str, Verdict]:
+    positive = None if roles.label is None else condition_sql(roles.label)
+    judge = Judge(events, (roles.item.column, roles.user.column), positive)
+    return {p.name: judge(p) for p in profiles if _unfit(p) is None}
+
+
+def _result(profile: Profile, verdict: Verdict, typical: float, roles: Roles) -> str | None:
+    """Why a column seems to be a result of the click; None if it does not."""
+    name, auc = profile.name, verdict.auc
+    if verdict.a_property and not (result_of_the_click(name) and too_good(auc, typical)):
+        return None
+    if too_good(auc, typical):
+        return f"predicts the label by itself, AUC {auc:.2f} in the sample: known only afterwards"
+    if verdict.pure:
+        return f"{verdict.pure}: known only afterwards"
+    if result_of_the_click(name):
+        return _AFTERWARDS
+    if rating_like(profile) or named(name, ("duration",)):
+        return _AFTERWARDS if auc is None or auc >= SUSPICIOUS else None
+    if roles.label is not None and profile.distinct == 2 and another_response(name):
+        return "by its name, another response of the user"
+    return None
+
+
 def _unfit(profile: Profile) -> str | None:
     """Why a column cannot be a feature; None if it can."""
     name = profile.name
     if profile.distinct == 0:
         return "empty"
-    if profile.distinct == 1:
+    if profile.distinct == 1 and not profile.missing:
         return f"always {profile.commonest[0]!r}"
-    if not can_be_input(name):
-        return "not a valid name of a model input: rename it"
-    if rating_like(profile) or result_of_the_click(name):
-        return "by its name, known only after the user's response"
-    if named(name, _SESSION):
-        return "by its name, an id of a session or request: does it occur again later?"
-    if profile.kind == "date" or profile.unit is not None:
+    if profile.kind == "date" or (profile.time is not None and not is_id(name)):
         return "a second timestamp: convert it to a number of hours"
     if profile.kind == "number" and profile.longest is not None:
         return "lists of numbers with fractions"
-    if all(value.startswith("[") for value in profile.commonest):
-        return "lists in brackets: write them as values with a separator alone, such as 3|17"
     if profile.kind == "text" and profile.distinct == profile.rows > REPEATED:
         return "different in every row"
     if profile.kind == "text" and profile.characters > 40 and profile.distinct * 2 > profile.rows:
         return "free text"
+    if named(name, SESSION):
+        return "by its name, of a session or request: does it occur again later?"
     return None
 
 
@@ -166,23 +216,22 @@ def _judged(events: Sample, roles: Roles, side: str) -> bool:
     return events.constant_within(key, key)[1] >= REPEATED
 
 
-def _feature(guesses: Guesses, profile: Profile, side: str, why: str) -> FeatureGuess:
-    name, missing = profile.name, profile.missing
-    if missing:
-        why += f"; {missing / profile.looked_at:.0%} missing"
-    if profile.longest is not None:
-        why += f"; lists of up to {profile.longest} values in the sample"
-        table = guesses.table(profile)
-        room = max(2 * profile.longest, 4)
-        return FeatureGuess(
-            name, "multi_categorical", side, table, room, None, profile.separator, why
-        )
-    if _is_number(profile):
-        skewed = profile.least >= 0 and profile.most > 100 * max(profile.median, 1.0)
-        transform = "log1p" if skewed else None
-        why += f"; {profile.least:g} to {profile.most:g}, half up to {profile.median:g}"
-        return FeatureGuess(name, "numeric", side, None, None, transform, None, why)
-    return FeatureGuess(name, "categorical", side, guesses.table(profile), None, None, None, why)
+def _remarks(profile: Profile, sample: Sample) -> str:
+    share = profile.missing / profile.looked_at
+    text = f"; {profile.missing:,} missing ({share:.0%})" if profile.missing else ""
+    if profile.absent:
+        text += f", absent from {profile.absent} of {sample.files} files"
+    remark = "" if named(profile.name, _CODES) else profile.remark
+    return text + (f"; NOTE: {remark}" if remark else "")
+
+
+def _room(profile: Profile) -> tuple[int, str]:
+    """(max_values, a comment on it)."""
+    room = profile.longest if profile.longest <= _SHORT else profile.usual
+    return room, (
+        f"; half of the lists have up to {profile.typical:,} values, 99% up to {profile.usual:,}, the "
+        f"longest {profile.longest:,}"
+    )
 
 
 def _is_number(profile: Profile) -> bool:

@@ -1,32 +1,40 @@
 """Guesses the roles of an event table's columns from their names and a sample."""
 
-import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.profiles import Profile, Sample
-
-_USER = ("user", "uid", "customer", "member", "visitor", "reviewer", "cookie", "account", "client")
-_ITEM = (
-    *("item", "article", "product", "ad", "adgroup", "asin", "movie", "video", "book", "track"),
-    *("song", "news", "sku", "goods", "creative", "listing", "business", "offer", "content", "iid"),
+from loopctr_tf.prepare.column_names import (
+    ITEM,
+    LABEL,
+    ORDER,
+    RATING,
+    TIME,
+    USER,
+    is_id,
+    named,
+    result_of_the_click,
+    words,
 )
-_TIME = ("timestamp", "time", "ts", "datetime", "unixtime", "date", "at", "day")
-_ORDER = ("pos", "position", "order", "rank", "step", "sequence", "seq")
-_LABEL = ("label", "click", "clicked", "clk", "target", "like", "liked", "converted", "y")
-_RATING = ("rating", "stars", "score", "overall")
+from loopctr_tf.prepare.files import quoted
+from loopctr_tf.prepare.profiles import Profile
+from loopctr_tf.prepare.sample import Sample
+from loopctr_tf.prepare.text_scan import literal
+
 _EVENT = ("event", "action", "behavior", "behaviour", "type", "btag", "verb")
 _SHOWN = ("impression", "view", "show", "shown", "exposure", "pv", "seen")
 _DONE = ("click", "clk", "like", "buy", "purchase", "cart", "order", "fav", "share")
+_YES = ("1", "true", "yes", "y", "t", "clicked", "click", "positive", "pos")
+_NO = ("0", "-1", "false", "no", "n", "f", "negative", "neg", "skip", "none")
 _SPLIT = ("split", "fold", "partition", "part", "set")
 _SPLIT_VALUES = {
     "train": ("train", "training", "tr"),
     "valid": ("valid", "validation", "val", "dev"),
     "test": ("test", "te", "testing"),
 }
-_RESULT = ("dwell", "watch", "watched", "duration", "playtime", "revenue", "conversion", "review")
+_LARGE, _MANY = 0.2, 20
+"""A share of all events that one id of so many has only if it is none."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +75,6 @@ class Roles:
         return names
 
 
-def words(name: str) -> list[str]:
-    """The words of a name: ``clickArticle_id`` has click, article and id."""
-    return re.findall(r"[a-z]+|[0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
-
-
-def named(name: str, known: Sequence[str]) -> bool:
-    """Whether a word of ``name`` is one of ``known``, ``userid`` being a user."""
-    found = words(name)
-    return any(word in known or word.removesuffix("id") in known for word in found)
-
-
-def can_be_input(name: str) -> bool:
-    """Whether a model may have an input of that name."""
-    return (
-        name.isascii()
-        and name.isidentifier()
-        and not keyword.iskeyword(name)
-        and name not in ("self", "inputs", "refine_top_k")
-        and not name.startswith("state_")
-    )
-
-
 def guess_roles(sample: Sample) -> Roles:
     """Guesses the columns with a role of their own.
 
@@ -96,117 +82,195 @@ def guess_roles(sample: Sample) -> Roles:
       UsageError: if no column can be the user, the item or the time.
     """
     profiles = sample.profiles
-    user = _one(sample, "user", "user_id", _by_name(profiles, _USER, _many_and_repeated))
+    _check_header(profiles)
+    user = _by_name(sample, profiles, "user", USER)
     left = {name: p for name, p in profiles.items() if name != user.column}
-    item = _one(sample, "item", "item_id", _by_name(left, _ITEM, _several))
+    item = _by_name(sample, left, "item", ITEM)
     left.pop(item.column)
     time, unit, only_order = _time(sample, left)
     left.pop(time.column)
     split = _split(left)
     if split is not None:
         left.pop(split["column"])
-    label, why = _label(left)
+    label, why = _label(sample, left)
     return Roles(user, item, time, unit, only_order, label, why, split)
 
 
-def result_of_the_click(name: str) -> bool:
-    """Whether a column's name suggests that it is known only after the user's response."""
-    return named(name, _RESULT)
+def condition_sql(rule: dict) -> str:
+    """SQL for the events of ``sample`` that meet the rule of a label."""
+    column = quoted(rule["column"])
+    if "at_least" in rule:
+        return f"TRY_CAST({column} AS DOUBLE) >= {rule['at_least']}"
+    return f"{column} IN ({', '.join(literal(str(v)) for v in rule.get('values', ('1', 'true')))})"
 
 
 def rating_like(profile: Profile) -> bool:
     """Whether a column holds how much a user liked an item."""
-    return named(profile.name, _RATING) and profile.kind in ("whole", "number")
+    return named(profile.name, RATING) and profile.kind in ("whole", "number")
 
 
-def _many_and_repeated(profile: Profile) -> bool:
-    return profile.longest is None and 1 < profile.distinct < max(profile.rows, 3)
+def _check_header(profiles: dict[str, Profile]) -> None:
+    """Refuses columns that are called like values of theirs."""
 
+    def like_data(profile: Profile) -> bool:
+        name = profile.name.strip()
+        numbers = all(re.fullmatch(r"-?[0-9.]+", part) for part in re.split(r"[\s,;|]+", name))
+        return numbers or name in profile.commonest
 
-def _several(profile: Profile) -> bool:
-    return profile.longest is None and profile.distinct > 1
-
-
-def _by_name(profiles: dict[str, Profile], known: Sequence[str], fits) -> list[Guess]:
-    """Columns with such a name, the likeliest first: ids with many values."""
-    found = [p for p in profiles.values() if named(p.name, known) and fits(p)]
-    found = [p for p in found if p.kind in ("whole", "text")]
-
-    def likely(profile: Profile):
-        is_id = "id" in words(profile.name) or any(
-            word.endswith("id") or word in known for word in words(profile.name)[-1:]
+    found = [name for name, profile in profiles.items() if like_data(profile)]
+    if 2 * len(found) >= max(len(profiles), 2):
+        raise UsageError(
+            f"the columns are called {', '.join(list(profiles)[:8])}: a header seems to be missing; "
+            "name the columns in their order, e.g. --no-header --names user_id,item_id,timestamp,click"
         )
-        return (is_id, profile.distinct)
-
-    found.sort(key=likely, reverse=True)
-    return [Guess(p.name, f"by its name; {p.distinct:,} distinct values") for p in found]
 
 
-def _one(sample: Sample, what: str, example: str, guesses: list[Guess]) -> Guess:
-    if guesses:
-        return guesses[0]
-    raise UsageError(
-        f"no column looks like the {what}; rename one, e.g. to {example}. The table has "
-        f"{', '.join(sample.profiles)}"
-    )
+def _why_not(profile: Profile) -> str:
+    """Why a column cannot be an id; empty if it can."""
+    if result_of_the_click(profile.name):
+        return "its name suggests a result of the click"
+    if profile.longest is not None:
+        return "it holds lists"
+    if profile.distinct < 2:
+        return "it has a single value" if profile.distinct else "it is empty"
+    if profile.kind == "date" or (profile.time is not None and not is_id(profile.name)):
+        return "it holds times"
+    if profile.kind not in ("whole", "text"):
+        return "it holds fractions" if profile.kind == "number" else "it holds true and false"
+    return ""
+
+
+def _by_name(sample: Sample, left: dict[str, Profile], what: str, known: Sequence[str]) -> Guess:
+    """The column with such a name that is likeliest an id: with many values that come again."""
+    named_so = [p for p in left.values() if named(p.name, known)]
+    fitting = [p for p in named_so if not _why_not(p)]
+    nearly = [(p.name, _why_not(p)) for p in named_so if p not in fitting]
+    if not fitting:
+        looked = "; ".join(f"{name} is named so, but {why}" for name, why in nearly)
+        raise UsageError(
+            f"no column looks like the {what}; rename one, e.g. to {what}_id (without a header, by "
+            f"--names). The table has {', '.join(sample.profiles)}"
+            + (f" ({looked})" if looked else "")
+            + "; LoopCTR reads users' histories: events need a user, an item and a time"
+        )
+
+    def likely(p: Profile):
+        id_like = is_id(p.name) or words(p.name)[-1] in known
+        return (p.distinct < p.rows, id_like, p.distinct)
+
+    whys = ("every row has another value", "its name is less like an id", "it has fewer values")
+    best, others = _best(fitting, likely, whys)
+    why = f"by its name; {best.distinct:,} distinct values"
+    if best.distinct == best.rows > 1:
+        why += ", a different one in every row: does each have several events in the whole log?"
+    if best.most_common > _LARGE and best.distinct >= _MANY:
+        why += f"; NOTE: {best.most_common:.0%} of the events have {best.commonest[0]!r}: "
+        why += f"is that one {what}?"
+    return Guess(best.name, why + _nearly(nearly + others))
+
+
+def _best(profiles: list[Profile], likely: Callable[[Profile], tuple], whys: Sequence[str]):
+    """(the likeliest column, [(another, the first of ``whys`` in which it is less likely)])."""
+    best, *others = sorted(profiles, key=likely, reverse=True)
+
+    def why(other: Profile) -> str:
+        pairs = zip(likely(best), likely(other), [*whys, ""], strict=False)
+        return next((w for a, b, w in pairs if a != b), "it comes later")
+
+    return best, [(p.name, why(p)) for p in others]
+
+
+def _nearly(others: list[tuple[str, str]]) -> str:
+    return "".join(f"; nearly {name}, but {why}" for name, why in others[:3])
 
 
 def _time(sample: Sample, left: dict[str, Profile]) -> tuple[Guess, str, bool]:
-    dated = [p for p in left.values() if p.kind == "date"]
-    numbered = [p for p in left.values() if p.unit is not None and p.longest is None]
-    # The time of an event has more distinct values than that of a session.
-    found = sorted(
-        dated + numbered,
-        key=lambda p: (named(p.name, _TIME), "id" not in words(p.name), p.distinct),
-        reverse=True,
-    )
-    if found:
-        best = found[0]
-        others = ", ".join(p.name for p in found[1:] if "id" not in words(p.name))
-        why = "dates" if best.kind == "date" else f"numbers that are {best.unit} since 1970"
-        why += f"; other candidates: {others}" if others else ""
-        return Guess(best.name, why), best.unit or "s", False
-    for profile in left.values():
-        if named(profile.name, _ORDER) and profile.kind == "whole":
-            why = "no column holds timestamps; these numbers order a user's events"
-            return Guess(profile.name, why), "s", True
+    single = [p for p in left.values() if p.longest is None and p.distinct]
+    found = [p for p in single if p.kind == "date" or p.time is not None]
+    nearly = [
+        (p.name, "its values are not times")
+        for p in single
+        if named(p.name, TIME) and p not in found and not result_of_the_click(p.name)
+    ]
+
+    def likely(p: Profile):
+        # The time of an event has more distinct values than that of a session.
+        return (named(p.name, TIME), not is_id(p.name), p.distinct)
+
+    hints = [(p.name, p.time.hint) for p in found if p.time is not None and p.time.hint]
+    readable = [p for p in found if p.name not in dict(hints)]
+    if any(named(name, TIME) for name, _ in hints):  # Rather an error than a worse column.
+        readable = [p for p in readable if named(p.name, TIME)]
+    if readable:
+        whys = ("its name is less like a time", "its name is like an id", "it has fewer values")
+        best, others = _best(readable, likely, whys)
+        nearly += [(name, f"it {hint}") for name, hint in hints] + others
+        unit = best.time.unit if best.time is not None else None
+        why = f"numbers that are {unit} since 1970" if unit else "dates"
+        if best.time is not None:
+            why += f", {best.time.format}" if best.time.format.startswith("Y") else ""
+            why += f"; NOTE: {best.time.remark}" if best.time.remark else ""
+        return Guess(best.name, why + _nearly(nearly)), unit or "s", False
+    if not hints:
+        for p in left.values():
+            if named(p.name, ORDER) and p.kind == "whole":
+                why = "no column holds timestamps; these numbers order a user's events"
+                return Guess(p.name, why + _nearly(nearly)), "s", True
     raise UsageError(
         "no column looks like the time of the events (dates, or numbers since 1970 in s, ms, us or "
         f"ns); add one. The table has {', '.join(sample.profiles)}"
+        + "".join(f"; {name} {why}" for name, why in hints)
+        + "".join(f"; {name} is named so, but {why}" for name, why in nearly)
     )
 
 
-def _label(left: dict[str, Profile]) -> tuple[dict | None, str]:
-    binary = [
-        p
-        for p in left.values()
-        if p.longest is None
-        and (p.kind == "bool" or (p.kind == "whole" and p.least == 0 and p.most == 1))
-    ]
-    for known in _LABEL:
-        for profile in binary:
-            if known in words(profile.name):
-                return {"column": profile.name}, "by its name; it holds 0 and 1"
-    for profile in left.values():
-        if profile.kind != "text" or profile.distinct > 30 or profile.longest is not None:
+def _label(sample: Sample, left: dict[str, Profile]) -> tuple[dict | None, str]:
+    single = [p for p in left.values() if p.longest is None]
+    two = [p for p in single if p.distinct == 2]
+    for known in LABEL:
+        for p in two:
+            if known not in words(p.name):
+                continue
+            if set(p.commonest) in ({"0", "1"}, {"true", "false"}):
+                return {"column": p.name}, _met(sample, {"column": p.name}, "by its name")
+            yes = [v for v in p.commonest if v.lower() in _YES]
+            if len(yes) == 1 and all(v in yes or v.lower() in _NO for v in p.commonest):
+                rule = {"column": p.name, "values": yes}
+                return rule, _met(sample, rule, "by its name and values")
+    for p in single:
+        if p.kind != "text" or p.distinct > 30 or not named(p.name, _EVENT):
             continue
-        if not named(profile.name, _EVENT):
-            continue
-        done = [v for v in profile.commonest if named(v, _DONE)]
-        shown = [v for v in profile.commonest if named(v, _SHOWN)]
-        if done and len(done) < profile.distinct:
+        done = [v for v in p.commonest if named(v, _DONE)]
+        shown = [v for v in p.commonest if named(v, _SHOWN)]
+        if done and len(done) < p.distinct:
             best = next((v for v in done if named(v, ("click", "clk"))), done[0])
-            others = f"; it also has {', '.join(v for v in profile.commonest if v != best)}"
+            others = f"; it also has {', '.join(v for v in p.commonest if v != best)}"
             why = "events of that kind are the positives" + (others if shown or done[1:] else "")
-            return {"column": profile.name, "values": [best]}, why
-    for profile in left.values():
-        if rating_like(profile) and profile.most > 1:
-            least = 4 if 4 <= profile.most <= 5 else round(profile.median, 2)
-            return {"column": profile.name, "at_least": least}, (
-                f"a rating from {profile.least:g} to {profile.most:g}, of which half are at least "
-                f"{profile.median:g}"
-            )
-    return None, "no column of 0 and 1, ratings or kinds of event was found"
+            rule = {"column": p.name, "values": [best]}
+            return rule, _met(sample, rule, why)
+    for p in single:
+        if rating_like(p) and p.most > 1:
+            levels = [4] if 4 <= p.most <= 5 else []
+            for least in (*levels, round(p.median, 2), p.most):
+                rule = {"column": p.name, "at_least": least}
+                if 0 < _share(sample, rule) < 1:
+                    return rule, _met(sample, rule, f"a rating from {p.least:g} to {p.most:g}")
+    why = "no column of 0 and 1, ratings or kinds of event was found"
+    for p in single:
+        if named(p.name, LABEL) and p.distinct == 1:
+            why += f"; {p.name} is always {p.commonest[0]!r} in the sample"
+    return None, why
+
+
+def _share(sample: Sample, rule: dict) -> float:
+    """Share of the events that meet a rule."""
+    return sample.one(f"SELECT avg(({condition_sql(rule)})::INT) FROM sample")[0] or 0.0
+
+
+def _met(sample: Sample, rule: dict, why: str) -> str:
+    missing = sample.profiles[rule["column"]].missing
+    why += f"; {_share(sample, rule):.1%} of the events are positive"
+    return why + (f", {missing:,} without a label" if missing else "")
 
 
 def _split(left: dict[str, Profile]) -> dict | None:

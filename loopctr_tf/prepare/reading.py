@@ -1,56 +1,136 @@
-"""Reads Parquet, CSV and CSV.gz files as typed, checked Arrow tables in bounded batches.
+"""Reads the files of a table into typed columns, and rejects its bad rows."""
 
-A bad cell is an error that names file, row and column, or a counted reject (see ``rejects``). ``cells``
-and ``times`` describe what each type accepts.
-"""
-
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.converting import MISSING, Converter
-from loopctr_tf.prepare.parquet_files import ParquetFile
-from loopctr_tf.prepare.rejects import BadRow, Rejects
-from loopctr_tf.prepare.text_files import RawRows, TextFile
-from loopctr_tf.prepare.wanted import WantedColumn, check_type, kind_of
+from loopctr_tf.prepare import statements
+from loopctr_tf.prepare.checks import row_numbers
+from loopctr_tf.prepare.duckdb_engine import DuckDBEngine
+from loopctr_tf.prepare.engine import Engine
+from loopctr_tf.prepare.files import DEFAULT_TEXT, LINE_REMEDIES, MixedFiles, TextOptions
+from loopctr_tf.prepare.plan import USER
+from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
+from loopctr_tf.prepare.statements import BAD_COLUMN, BAD_REASON, BAD_VALUE, FILE, PLACE
+from loopctr_tf.prepare.typed import REMEDIES, WantedColumn, check_type
 
-__all__ = ["CELL_LIMIT", "Rejects", "TableReader", "WantedColumn", "data_files"]
-
-CELL_LIMIT = 1 << 20
-"""Maximum bytes of a text cell."""
-
-_PARQUET = (".parquet", ".pq")
-_TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-_MAGIC = b"PAR1"
+DUPLICATE = Problem("duplicate event", "remove it, or write build: {duplicates: keep}")
+TWICE = Problem("key is in the table twice", "keep one row for each")
 
 
-class TableReader:
-    """Iterates over the rows of files as Arrow tables of the wanted columns.
+@dataclass
+class TypedTable:
+    """A table that the engine has as ``typed_<name>``.
 
-    Rows come in file order, at most ``batch_rows`` per table. Row numbers count a file's data rows
-    from 1, without header and empty lines; line numbers count all lines from 1.
+    Attributes:
+      name: "events", "impressions", "items", "users" or "rows".
+      wanted: its columns.
+      read: rows in the files, including bad ones.
+      bad: rows left out because of a cell or line.
+    """
+
+    engine: Engine
+    rejects: Rejects
+    name: str
+    wanted: Sequence[WantedColumn]
+    read: int = 0
+    bad: int = 0
+
+    def reject_cells(self) -> None:
+        """Rejects the rows with a bad cell."""
+        table = f"typed_{self.name}"
+        cells = self.engine.query(statements.bad_cells(table)).to_pylist()
+        places = [(row[FILE], row[PLACE]) for row in cells]
+        numbers = row_numbers(self.engine, table, places) if cells else []
+        for row, number in zip(cells, numbers, strict=True):
+            problem = Problem(row[BAD_REASON], REMEDIES.get(row[BAD_REASON], "correct it"))
+            self.rejects.add(row[FILE], BadRow(number, row[BAD_COLUMN], problem, row[BAD_VALUE]))
+        found = self.engine.query(f"SELECT count(*) AS n FROM {table}")["n"][0].as_py()
+        self.read, self.bad = found + self.bad, self.bad + len(cells)
+
+    def reject_repeated(self, key: str) -> int:
+        """Rejects all but the first row of each key; returns how many."""
+        query = statements.repeated_keys(f"typed_{self.name}", key)
+        column = next(column.raw for column in self.wanted if column.name == key)
+        return self._reject(query, column, TWICE, key, "")
+
+    def reject_duplicates(self) -> int:
+        """Rejects events that equal an earlier one in all columns read; returns how many."""
+        self.engine.create("duplicates", statements.duplicates(f"typed_{self.name}", self.wanted))
+        return self._reject("SELECT * FROM duplicates", "", DUPLICATE, USER, "user ")
+
+    def _reject(self, query: str, column: str, problem: Problem, key: str, before: str) -> int:
+        found = self.engine.query(query).to_pylist()
+        places = [(row[FILE], row[PLACE]) for row in found]
+        numbers = row_numbers(self.engine, f"typed_{self.name}", places) if found else []
+        for row, number in zip(found, numbers, strict=True):
+            self.rejects.add(row[FILE], BadRow(number, column, problem, f"{before}{row[key]}"))
+        return len(found)
+
+
+def read_table(
+    engine: Engine,
+    name: str,
+    files: MixedFiles,
+    wanted: Sequence[WantedColumn],
+    rejects: Rejects,
+) -> TypedTable:
+    """Makes the engine's table ``typed_<name>``.
 
     Args:
-      paths: one path or several: files (Parquet by its first bytes or by the name .parquet; else
-        delimited text, gzip where the name ends in .gz) and folders of .parquet, .csv and .tsv files,
-        in the order of their names. Files in a folder that begin with "_" or "." are ignored.
-      wanted: the columns, without repeated names.
-      rejects: takes the bad rows of the first iteration; None makes the first bad row a UsageError.
-      batch_rows: maximum rows of a table.
-      column_names: of text files without a header.
-      delimiter: of text files; None means a tab for .tsv files, else a comma, or if the header has no
-        comma, the tab, semicolon or bar in it.
-      quoting: whether double quotes may enclose delimiters and line breaks in text files.
-      cell_limit: maximum bytes of a text cell. A row of a text file may have 16 times as many; a longer
-        one is skipped without being held in memory.
+      engine: reads the files.
+      name: of the table.
+      files: of the table.
+      wanted: the columns.
+      rejects: takes bad lines and rows.
 
     Raises:
-      UsageError: for a file that is absent, empty or not of the type of its name, a column that a file
-        lacks or has twice, or types that differ between files or cannot be converted; while iterating,
-        for a bad row (without ``rejects``) and for a damaged file.
+      UsageError: if a column cannot be read as wanted, or no row is good.
+    """
+    table, selects = TypedTable(engine, rejects, name, wanted), []
+    for number, group in enumerate(files.groups):
+        raw, types = f"{name}_{number}", dict(group.columns)
+        engine.read(raw, group)
+        lacking = [column.raw for column in wanted if column.raw not in types]
+        types |= dict.fromkeys(lacking, "VARCHAR")
+        for column in wanted:
+            check_type(column, types[column.raw], files.what)
+        relation = statements.with_missing(f"raw_{raw}", lacking)
+        selects.append(statements.typed_columns(relation, wanted, types, engine.origin))
+    engine.create_typed(name, " UNION ALL ".join(selects))
+    for number in range(len(files.groups)):
+        for file, line, reason, text in engine.bad_lines(f"{name}_{number}"):
+            problem = Problem(reason, LINE_REMEDIES.get(reason, "correct the line"))
+            rejects.add(file, BadRow(None, "", problem, text, line))
+            table.bad += 1
+    table.reject_cells()
+    if table.read == table.bad:
+        raise UsageError(
+            f"{files.what} {', '.join(map(str, files.paths))} has no usable row ({table.bad:,} rows are "
+            "bad); name other files, or correct them"
+        )
+    return table
+
+
+class TypedRows:
+    """The good rows of files as Arrow tables, as often as they are iterated over; for recipes.
+
+    They lie in a temporary file between iterations, so that memory does not grow with their number.
+
+    Args:
+      paths: one path or several; see ``files.MixedFiles``.
+      wanted: the columns.
+      rejects: takes the bad rows, once; None makes the first one a UsageError.
+      text: how text files are read.
+      batch_rows: maximum rows of a table.
+
+    Raises:
+      UsageError: as :func:`read_table` does, when the first row is taken.
     """
 
     def __init__(
@@ -59,148 +139,21 @@ class TableReader:
         wanted: Sequence[WantedColumn],
         *,
         rejects: Rejects | None = None,
+        text: TextOptions = DEFAULT_TEXT,
         batch_rows: int = 65536,
-        column_names: Sequence[str] | None = None,
-        delimiter: str | None = None,
-        quoting: bool = True,
-        cell_limit: int = CELL_LIMIT,
     ):
-        self._wanted, self._batch_rows, self._limit = tuple(wanted), batch_rows, cell_limit
-        self._rejects = Rejects() if rejects is None else rejects
-        names = [column.name for column in wanted]
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"column {name!r} is asked for twice; name it once")
-        self._files = [
-            ParquetFile(path, batch_rows)
-            if _is_parquet(path)
-            else TextFile(path, column_names, delimiter, quoting, most=16 * cell_limit)
-            for path in data_files(paths)
-        ]
-        for column in self._wanted:
-            self._check(column)
-        self._checked_rows = [0] * len(self._files)  # Last row checked in each file.
+        self.files = MixedFiles(paths, "the files", text)
+        self._wanted, self._rejects, self._batch_rows = wanted, rejects, batch_rows
+
+    @cached_property
+    def _engine(self) -> DuckDBEngine:
+        self._folder = tempfile.TemporaryDirectory()
+        engine = DuckDBEngine(Path(self._folder.name) / "work", 1)
+        rejects = Rejects() if self._rejects is None else self._rejects
+        read_table(engine, "rows", self.files, self._wanted, rejects)
+        return engine
 
     def __iter__(self) -> Iterator[pa.Table]:
-        schema = pa.schema([(column.name, column.arrow_type) for column in self._wanted])
-        for index, file in enumerate(self._files):
-            converters = [Converter(column, self._limit) for column in self._wanted]
-            for raw in file.batches([column.name for column in self._wanted]):
-                columns = self._checked(index, raw, converters)
-                table = pa.table(columns, schema=schema)
-                for start in range(0, len(table), self._batch_rows):
-                    yield table.slice(start, self._batch_rows)
-
-    def column_types(self) -> dict[str, pa.DataType]:
-        """Name -> Arrow type of the first file's columns; strings for text files."""
-        return dict(self._files[0].types)
-
-    def _checked(self, index: int, raw: RawRows, converters) -> list[pa.Array]:
-        """The columns without bad rows, which are reported in file order."""
-        columns, problems = [], []
-        for convert, array in zip(converters, raw.columns, strict=True):
-            values, found = convert(array)
-            columns.append(values)
-            problems.append(found)
-        bad = np.zeros(len(raw.rows), bool)
-        for _, rows in (pair for found in problems for pair in found):
-            bad |= rows
-        if bad.any() or raw.bad:
-            bad_rows = [
-                *raw.bad,
-                *(self._bad_row(row, raw, problems) for row in np.flatnonzero(bad)),
-            ]
-            for row in sorted(bad_rows, key=lambda row: row.row):
-                if row.row > self._checked_rows[index]:
-                    self._rejects.add(self._files[index].path, row)
-        last = max([*raw.rows[-1:], *(row.row for row in raw.bad)], default=0)
-        self._checked_rows[index] = max(self._checked_rows[index], int(last))
-        if bad.any():
-            columns = [values.filter(pa.array(~bad)) for values in columns]
-        return columns
-
-    def _bad_row(self, row: int, raw: RawRows, problems) -> BadRow:
-        column, problem = next(
-            (index, problem)
-            for index, found in enumerate(problems)
-            for problem, rows in found
-            if rows[row]
-        )
-        value = None if problem is MISSING else raw.columns[column][row].as_py()
-        line = None if raw.lines is None else int(raw.lines[row])
-        text = value if value is None or isinstance(value, bytes) else str(value)
-        return BadRow(int(raw.rows[row]), self._wanted[column].name, problem, text, line)
-
-    def _check(self, column: WantedColumn) -> None:
-        """Checks that every file has the column once, of one convertible kind."""
-        first: tuple[str, pa.DataType, Path] | None = None
-        for file in self._files:
-            where = f"{str(file.path)!r}"
-            if column.name not in file.types:
-                raise UsageError(
-                    f"{where} has no column {column.name!r}; its columns are {_listed(file)}"
-                )
-            if column.name in file.repeated:
-                raise UsageError(f"{where} has column {column.name!r} more than once; keep one")
-            kind = file.types[column.name]
-            check_type(column, kind, where)
-            if isinstance(file, TextFile) or pa.types.is_null(kind):
-                continue
-            if first is not None and first[0] != kind_of(kind):
-                raise UsageError(
-                    f"column {column.name!r} is {kind} in {where} and {first[1]} in "
-                    f"{str(first[2])!r}; write both files alike"
-                )
-            first = first or (kind_of(kind), kind, file.path)
-
-
-def data_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files of ``paths``, with folders replaced by their data files.
-
-    Raises:
-      UsageError: if a path does not exist, or a folder holds no data files or others.
-    """
-    if isinstance(paths, (str, Path)):
-        paths = [paths]
-    files = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += _files_of(path)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise UsageError(f"{str(path)!r} does not exist; name a Parquet or CSV file")
-    if not files:
-        raise UsageError("no files are named; give at least one Parquet or CSV file")
-    return files
-
-
-def _files_of(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.name[0] not in "._")
-    if not found:
-        raise UsageError(f"folder {str(folder)!r} holds no Parquet or CSV file; name another")
-    for path in found:
-        if path.is_dir() or not path.name.endswith((*_PARQUET, *_TEXT)):
-            raise UsageError(
-                f"folder {str(folder)!r} holds {path.name!r}, which is not a Parquet or CSV file; name "
-                "the files themselves"
-            )
-    return found
-
-
-def _is_parquet(path: Path) -> bool:
-    if path.suffix in _PARQUET:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError as error:
-        raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-
-
-def _listed(file: ParquetFile | TextFile) -> str:
-    names = list(file.types)
-    text = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-    if len(names) == 1 and isinstance(file, TextFile):
-        text += " only: is the delimiter another character?"
-    return text
+        names = ", ".join(statements.ident(column.name) for column in self._wanted)
+        query = f"SELECT {names} FROM typed_rows WHERE {BAD_REASON} IS NULL ORDER BY {PLACE}"
+        yield from self._engine.batches(query, self._batch_rows)

@@ -23,14 +23,14 @@ class BadRow:
     """One bad row and what is wrong with it.
 
     Attributes:
-      row: number of the row in its file, data rows counted from 1.
+      row: number of the row in its file, data rows counted from 1; None if unknown.
       column: name, or "" if the row could not be split into columns.
       problem: what is wrong.
       value: the cell (or the row's text), whole or its beginning; None for a missing one.
       line: line of the file on which the row begins, counted from 1; None if unknown.
     """
 
-    row: int
+    row: int | None
     column: str
     problem: Problem
     value: str | bytes | None
@@ -58,18 +58,20 @@ class Rejects:
         """Counts and writes a bad row of ``file``; UsageError without a file for them."""
         problem = bad.problem
         if self.path is None:
-            line = "" if bad.line is None else f" (line {bad.line:,})"
+            places = [] if bad.row is None else [f"row {bad.row:,}"]
+            places += [] if bad.line is None else [f"line {bad.line:,}"]
             column = f", column {bad.column!r}" if bad.column else ""
             value = "" if bad.value is None else f", '{shorten(bad.value, _SHOWN)}'"
             raise UsageError(
-                f"{str(file)!r}, row {bad.row:,}{line}{column}: {problem.reason}{value}; "
+                f"{str(file)!r}, {', '.join(places)}{column}: {problem.reason}{value}; "
                 f"{problem.remedy}, or leave such rows out with --skip-bad"
             )
         if self._file is None:
             self._file = self.path.open("w", newline="", encoding="utf-8")
             csv.writer(self._file).writerow(COLUMNS)
         value = "" if bad.value is None else shorten(bad.value, _WRITTEN)
-        csv.writer(self._file).writerow([file, bad.row, bad.column, problem.reason, value])
+        row = f"line {bad.line}" if bad.row is None else bad.row
+        csv.writer(self._file).writerow([file, row, bad.column, problem.reason, value])
         self.counts[problem.reason] = self.counts.get(problem.reason, 0) + 1
 
     def close(self) -> None:

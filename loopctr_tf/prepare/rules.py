@@ -4,11 +4,17 @@ All of its keys::
 
     build:
       user: user_id            # columns of the events
-      item: item_id            # needed for negatives and for an item table
+      item: item_id            # needed for negatives, for an item table and for impressions
       time: timestamp          # numbers, or ISO dates
       time_unit: s             # s, ms, us or ns, of numbers
+      time_columns: {event_hour: hour, event_weekday: weekday}   # columns made of the time: hour 0 to
+                               # 23, weekday 0 (Monday) to 6; for features and fields
+      utc_offset: 0            # hours that local time is ahead of UTC, for time_columns
       exact_order: false       # true: events of one time happened in the order of the files
       duplicates: reject       # events equal in all columns read; or keep
+      impressions: {shown: inview, clicked: clicks}   # columns of lists: every item shown becomes an
+                               # event, with the columns named by item and by the schema's label. Or
+                               # {shown: items, click_suffix: "-1", other_suffix: "-0"} of "N1-1 N2-0"
       label: {column: rating, at_least: 4}   # or {column: event, values: [click]}; by default
                                # the schema's label column, of 0 and 1
       rows: {column: event, values: [impression, click]}   # events that become rows; by default all
@@ -26,196 +32,59 @@ All of its keys::
 
 A feature takes the column of its own name from the events, else from the item or user table. The source
 of a field is a column of the events, else of the item table; the schema's label; or ``hours_before`` /
-``days_before``, the time between the event and the row. ``before: clicks`` selects the events before
-those in ``clicks``, by the same condition unless it has its own ``where``.
+``days_before``, the time between the event and the row. Both may be one of ``time_columns``.
+``before: clicks`` selects the events before those in ``clicks``, by the same condition unless it has its
+own ``where``.
+
+Of rows whose histories are there already (``--rows``), as lists in columns with the names of the fields,
+the oldest event first::
+
+    build:
+      histories: given
+      label, rows, columns, tables, numeric                  # as above
+      split: {by: time, column: timestamp, valid: 0.1, test: 0.1}   # or valid_from and test_from, in
+      time_unit: s                                           # time_unit, or by: column as above
+
+The fields of a sequence have lists of the same length in a row, in which missing values stay. Fields
+with several values an event are lists of lists, which only Parquet files and JSON lines have.
 """
 
-import datetime
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema, load_with_build
-from loopctr_tf.settings import Number, Settings, listing, mapping, suggestion
-
-AGES = {"hours_before": 3_600_000_000, "days_before": 86_400_000_000}
-"""Sources of a field that are ages, with their unit in microseconds."""
-
-
-def _texts(values: Any) -> tuple[str, ...]:
-    """Text, with whole numbers as text: conditions compare text."""
-    texts = listing(values, "this")
-    for value in texts:
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise UsageError(f"one is {value!r}; give text or whole numbers, quote others")
-    return tuple(map(str, texts))
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON can represent; YAML dates become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime.date) else value
+from loopctr_tf.prepare.rule_parts import (
+    AGES,
+    Column,
+    ColumnRule,
+    ColumnSplit,
+    Condition,
+    GivenTimeSplit,
+    ImpressionRule,
+    LastSplit,
+    NegativeRule,
+    NumericRule,
+    Rule,
+    SequenceRule,
+    TableRule,
+    TimeSplit,
+    plain,
+)
+from loopctr_tf.settings import Number, mapping, suggestion
 
 
-Column = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+class Section(Rule):
+    """What the section says of events and of rows alike."""
 
-
-def _moment(value: Any) -> str | int | float:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UsageError(f"it is {value!r}; give a date such as 2024-01-31, or a number")
-    return value
-
-
-Moment = Annotated[str | int | float, BeforeValidator(_moment)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Rule(Settings):
-    """Base class of the section's parts."""
-
-    what: ClassVar[str] = "key"
-
-
-class Condition(Rule):
-    """Events whose ``column`` is one of ``values`` (compared as text), or a number >= ``at_least``."""
-
-    column: Column
-    values: Annotated[Texts, Field(min_length=1)] | None = None
-    at_least: Number | None = None
-
-    @model_validator(mode="after")
-    def _check(self):
-        if (self.values is None) == (self.at_least is None):
-            raise UsageError("give either values or at_least, and not both")
-        return self
-
-
-class SequenceRule(Rule):
-    """Which events are in a sequence, and the sources of its fields."""
-
-    fields: dict[str, Column]
-    """The source of each field."""
-    where: Condition | None = None
-    """Which events; null means all."""
-    before: str | None = None
-    """Name of another sequence; this one has the events before it."""
-
-
-class TableRule(Rule):
-    """Which values a vocabulary contains."""
-
-    min_count: Positive = 1
-    """Values that occur at least this often."""
-    max_size: Positive | None = None
-    """At most this many values, the most common."""
-
-
-class NegativeRule(Rule):
-    """Sampled negatives for every event."""
-
-    per_positive: Positive
-    """How many for each event."""
-    by: Literal["popularity", "uniform"] = "popularity"
-    """How items are drawn."""
-    seed: Count = 0
-    """Seed of the draws."""
-
-
-class ColumnRule(Rule):
-    """How the cells of a column are read."""
-
-    separator: Column
-    """Text between the values of a list in one cell, such as "|"."""
-
-
-class NumericRule(Rule):
-    """How a number is fitted."""
-
-    fixed: bool = False
-    """Whether to keep the schema's mean, std and default."""
-
-
-class TimeSplit(Rule):
-    """By time: shares of the rows, the most recent last, or the times at which splits begin."""
-
-    by: Literal["time"] = "time"
-    valid: Annotated[Number, Field(ge=0, lt=1)] | None = None
-    """Share of the rows, e.g. 0.1."""
-    test: Annotated[Number, Field(ge=0, lt=1)] | None = None
-    """Share of the rows, e.g. 0.1."""
-    valid_from: Moment | None = None
-    """ISO date, or a number in time_unit."""
-    test_from: Moment | None = None
-    """ISO date, or a number in time_unit."""
-
-    @model_validator(mode="after")
-    def _check(self):
-        shares, moments = (self.valid, self.test), (self.valid_from, self.test_from)
-        given = [pair for pair in (shares, moments) if pair != (None, None)]
-        if len(given) != 1 or None in given[0]:
-            raise UsageError("give valid and test, or else valid_from and test_from")
-        if given[0] is shares and sum(shares) >= 1:
-            raise UsageError(f"valid and test sum to {sum(shares):g}; leave a share to train")
-        return self
-
-
-class LastSplit(Rule):
-    """The last ``test`` rows of every user, and the ``valid`` rows before them."""
-
-    by: Literal["last"] = "last"
-    valid: Count
-    test: Count
-
-
-class ColumnSplit(Rule):
-    """By the text in a column."""
-
-    by: Literal["column"] = "column"
-    column: Column
-    train: Texts
-    valid: Texts = ()
-    test: Texts = ()
-
-    @cached_property
-    def values(self) -> dict[str, str]:
-        """Text -> split."""
-        splits: dict[str, str] = {}
-        for split in ("train", "valid", "test"):
-            for text in getattr(self, split):
-                if text in splits:
-                    raise UsageError(
-                        f"build: split: {text!r} is in {splits[text]} and {split}; keep one"
-                    )
-                splits[text] = split
-        return splits
-
-
-class Rules(Rule):
-    """The whole section; see the module docstring."""
-
-    user: Column
-    item: Column | None = None
-    time: Column
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
-    exact_order: bool = False
-    duplicates: Literal["reject", "keep"] = "reject"
     label: Condition | None = None
     rows: Condition | None = None
     columns: dict[str, ColumnRule] = Field(default_factory=dict)
     tables: dict[str, TableRule] = Field(default_factory=dict)
-    sequences: dict[str, SequenceRule]
-    negatives: NegativeRule | None = None
-    split: Annotated[TimeSplit | LastSplit | ColumnSplit, Field(discriminator="by")]
     numeric: dict[str, NumericRule] = Field(default_factory=dict)
 
     _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -241,27 +110,98 @@ class Rules(Rule):
         return frozenset(name for name, rule in self.numeric.items() if rule.fixed)
 
 
+class Rules(Section):
+    """The whole section for events; see the module docstring."""
+
+    user: Column
+    item: Column | None = None
+    time: Column
+    time_columns: dict[str, Literal["hour", "weekday"]] = Field(default_factory=dict)
+    utc_offset: Annotated[Number, Field(ge=-14, le=14)] = 0.0
+    exact_order: bool = False
+    duplicates: Literal["reject", "keep"] = "reject"
+    impressions: ImpressionRule | None = None
+    sequences: dict[str, SequenceRule]
+    negatives: NegativeRule | None = None
+    split: Annotated[TimeSplit | LastSplit | ColumnSplit, Field(discriminator="by")]
+
+
+class GivenRules(Section):
+    """The whole section for rows whose histories are given."""
+
+    histories: Literal["given"]
+    split: Annotated[GivenTimeSplit | ColumnSplit, Field(discriminator="by")]
+
+    @property
+    def sequences(self) -> dict[str, SequenceRule]:
+        """None: no events are selected."""
+        return {}
+
+
+AnyRules = Rules | GivenRules
+
+
 def load_rules(path: str | Path) -> tuple[Schema, Rules]:
     """The schema to be fitted and the rules, from one file.
 
     Raises:
       UsageError: as for :meth:`Schema.load`, and for absent, invalid or unfitting rules.
     """
+    schema, build = _with_section(path, "{user: user_id, time: timestamp, ...}")
+    return schema, read_rules(build, schema)
+
+
+def load_given_rules(path: str | Path) -> tuple[Schema, GivenRules]:
+    """:func:`load_rules` for rows whose histories are given."""
+    schema, build = _with_section(path, "{histories: given, split: ...}")
+    values = {name: value for name, value in mapping(build, "build").items() if value is not None}
+    if "histories" not in values:
+        raise UsageError(
+            "--rows has rows with their histories, and build has no key `histories`; write `histories: "
+            "given` (see --help-build), or name the files of an event log with --events"
+        )
+    rules = GivenRules(**values)
+    if isinstance(rules.split, ColumnSplit):
+        _ = rules.split.values  # refuses a text in two splits
+    fixed_numbers(rules.numeric, schema, "build: numeric")
+    found = rules.replace(tables=table_rules(rules.tables, schema, "build: tables"))
+    found._as_written.update(plain(build))
+    return schema, found
+
+
+def _with_section(path: str | Path, example: str) -> tuple[Schema, Any]:
     schema, build = load_with_build(path)
     if build is None:
         raise UsageError(
             f"schema {str(path)!r} has no section `build`, which defines how events become rows; "
-            "add it, e.g. build: {user: user_id, time: timestamp, ...}"
+            f"add it, e.g. build: {example}"
         )
-    return schema, read_rules(build, schema)
+    return schema, build
 
 
 def read_rules(build: Any, schema: Schema) -> Rules:
     """:class:`Rules` from the plain values under ``build``; see :func:`load_rules`."""
     values = {name: value for name, value in mapping(build, "build").items() if value is not None}
+    if "histories" in values:
+        raise UsageError(
+            f"build: histories is {values['histories']!r}, of rows that have their histories; name "
+            "their files with --rows instead of --events, or drop histories"
+        )
+    for key, what in (
+        ("user", "the column of the user"),
+        ("time", "the column of the event's time"),
+    ):
+        if key not in values:
+            raise UsageError(
+                f"build: key {key!r} is missing; add it, {what}: histories are made of the earlier "
+                "events of a user, and a log that says neither who nor when has none, which "
+                "this model needs"
+            )
     rules = Rules(**values)
     if rules.negatives is not None:
         _check_negatives(rules, schema)
+    if rules.impressions is not None:
+        _check_impressions(rules)
     if isinstance(rules.split, ColumnSplit):
         _ = rules.split.values  # refuses a text in two splits
     fixed_numbers(rules.numeric, schema, "build: numeric")
@@ -270,7 +210,7 @@ def read_rules(build: Any, schema: Schema) -> Rules:
         tables=table_rules(rules.tables, schema, "build: tables"),
         sequences=_in_order({s.name: rules.sequences[s.name] for s in schema.sequences}),
     )
-    found._as_written.update(_plain(build))
+    found._as_written.update(plain(build))
     return found
 
 
@@ -359,6 +299,24 @@ def _in_order(rules: Mapping[str, SequenceRule]) -> dict[str, SequenceRule]:
                 rule = rule.replace(where=ordered[rule.before].where)
             ordered[name] = rule
     return ordered
+
+
+def _check_impressions(rules: Rules) -> None:
+    if rules.item is None:
+        raise UsageError(
+            "build: impressions needs build: item, the name for the column of the items shown; add it"
+        )
+    for name in ("label", "negatives"):
+        if getattr(rules, name) is not None:
+            raise UsageError(
+                f"build has both impressions and {name}; with impressions the label says which items "
+                "were clicked; drop one"
+            )
+    if rules.exact_order:
+        raise UsageError(
+            "build has impressions and exact_order: true, which puts items into histories of others "
+            "shown with them; drop exact_order"
+        )
 
 
 def _check_negatives(rules: Rules, schema: Schema) -> None:

@@ -132,6 +132,7 @@ def train(
         model = config.build_model(schema)
         compile_model(model, settings)
     monitor = _checked_monitor(settings.monitor, model)
+    _check_labels(stats, monitor)
     log(f"{type(model).__name__}: {model.count_params():,} parameters")
 
     run.mkdir(parents=True)
@@ -169,6 +170,16 @@ def train(
     }
     write_json(run / METRICS, results)
     return results
+
+
+def _check_labels(stats: dict[str, Any], monitor: str) -> None:
+    """UsageError where an AUC is to choose by a validation split whose labels are all the same."""
+    clicks, rows = stats.get("clicks", {}).get("valid"), stats["rows"]["valid"]
+    if clicks in (0, rows) and _best(monitor) is max:
+        raise UsageError(
+            f"valid has {clicks:,} positive rows of {rows:,}, by which {monitor} cannot choose an "
+            "epoch; change build: split, or choose by --set monitor=val_loss"
+        )
 
 
 def _callbacks(run: Path, settings: TrainingConfig, monitor: str) -> list[keras.callbacks.Callback]:

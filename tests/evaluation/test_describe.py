@@ -131,7 +131,8 @@ def test_missing_values(found, frames):
 
 def test_it_is_ready_for_json_and_knows_no_days(found):
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["days"] == {}
+    assert found["days"] == found["joins"] == {}
+    assert found["warnings"] == []
 
 
 SCHEMA = {
@@ -236,6 +237,39 @@ def test_the_text_for_people(small, found):
     assert "\n\nprotocol: bars\n\nCTR by day: not known, stats.json has no days\n\n" in text
     clean = {**found, "missing": {"age": {"train": 0.0, "valid": 0.0, "test": None}}}
     assert description_text(clean).endswith("\nno missing values")
+
+
+def test_joins_warnings_and_begins_of_splits_are_those_that_preparation_counted(small):
+    stats = json.loads((small / "stats.json").read_text())
+    stats["events"] |= {"used": 8}
+    stats |= {"items_events_without_row": 2, "items_without_row": 1, "items_table_rows": 1200}
+    stats |= {"users_events_without_row": 0, "users_without_row": 0, "users_table_rows": 3}
+    stats |= {"valid_from": "2024-02-01T00:00:00+00:00", "warnings": ["2 of 8 events ..."]}
+    (small / "stats.json").write_text(json.dumps(stats))
+    found = describe(small)
+    assert found["joins"] == {
+        "items": {
+            "events_without_row": 2,
+            "values_without_row": 1,
+            "table_rows": 1200,
+            "share": 0.25,
+        },
+        "users": {"events_without_row": 0, "values_without_row": 0, "table_rows": 3, "share": 0.0},
+    }
+    assert found["warnings"] == ["2 of 8 events ..."]
+    assert set(found["facts"]) == {"events", "rejected", "valid_from"}
+    lines = description_text(found).splitlines()
+    start = lines.index("events: 9 read, 8 used")
+    assert lines[start : start + 8] == [
+        "events: 9 read, 8 used",
+        "rejected: 1,234 missing",
+        "events without a row in --items: 2 (25.00%), 1 different items",
+        "events without a row in --users: 0 (0.00%), 0 different users",
+        "splits begin: valid 2024-02-01T00:00:00+00:00",
+        "",
+        "said when it was prepared:",
+        "- 2 of 8 events ...",
+    ]
 
 
 def test_many_days_are_summed_by_month(found):

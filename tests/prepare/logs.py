@@ -9,13 +9,6 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 import yaml
 
-from loopctr_tf.prepare.event_rows import EventRows
-from loopctr_tf.prepare.plan import make_plan
-from loopctr_tf.prepare.reading import TableReader
-from loopctr_tf.prepare.rejects import Rejects
-from loopctr_tf.prepare.rules import load_rules
-from loopctr_tf.prepare.store import load_store
-
 START = 1_700_000_000
 USERS, ITEMS = 9, 20
 TIE, SPAN = 3600, 30
@@ -220,14 +213,3 @@ def stored_rows(prepared, split: str) -> list[dict]:
                 row[name] = [v.decode() if isinstance(v, bytes) else v for v in values]
             rows.append(row)
     return rows
-
-
-def load_rows(folder, schema: dict, log=None) -> EventRows:
-    """The log as rows that are not written."""
-    paths = write_log(folder, schema, log)
-    fitted, rules = load_rules(paths.pop("schema_path"))
-    paths = {name: [path] if isinstance(path, str) else path for name, path in paths.items()}
-    have = {name: list(TableReader(path, []).column_types()) for name, path in paths.items()}
-    plan = make_plan(fitted, rules, have)
-    store = load_store(paths, plan, fitted, rules, Rejects(), lambda rows: None)
-    return EventRows(store, plan, fitted, rules)

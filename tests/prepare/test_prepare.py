@@ -5,11 +5,17 @@ import math
 import subprocess
 import sys
 
+import duckdb
 import numpy as np
 import pytest
 
 import loopctr_tf as lc
+from loopctr_tf.errors import UsageError
+from loopctr_tf.prepare import statements
+from loopctr_tf.prepare.files import MixedFiles
+from loopctr_tf.prepare.plan import make_plan
 from loopctr_tf.prepare.prepare import prepare_events
+from loopctr_tf.prepare.rules import load_rules
 from tests.prepare.logs import (
     START,
     TIE,
@@ -48,13 +54,12 @@ def expected_row(row: dict, schema: lc.Schema) -> dict:
         found[feature.name] = (value or []) if many else [stored(feature, value)]
     for sequence in schema.sequences:
         for field in sequence.fields:
-            found[field.name] = []
-            for value in row[field.name]:
-                if field.type == "multi_categorical":
-                    value = [*(value or []), *[""] * field.max_values][: field.max_values]
-                    found[field.name] += value
-                else:
-                    found[field.name].append(stored(field, value))
+            values = row[field.name]
+            if field.type == "multi_categorical":
+                found[field.name] = [one for value in values for one in value or []]
+                found[f"{field.name}_counts"] = [len(value or []) for value in values]
+            else:
+                found[field.name] = [stored(field, value) for value in values]
     return found
 
 
@@ -169,7 +174,9 @@ def test_no_history_holds_the_row_or_anything_as_late(tmp_path):
     schema = schema_dict(rows=None, tables=None)
     log = random_log()
     for event in log[0]:
-        event["item_id"] = f"e{event['place']}"
+        name = f"e{event['place']}"
+        log[1][name] = log[1].get(event["item_id"], {"price": None, "tags": []})
+        event["item_id"] = name
     out = tmp_path / "out"
     prepare_events(**write_log(tmp_path, schema, log), out=out, workers=1)
     event = {event["item_id"]: event for event in log[0]}
@@ -262,6 +269,28 @@ def test_the_facts_are_counted(tmp_path):
     assert json.loads((tmp_path / "out" / "stats.json").read_text()) == stats
 
 
+@pytest.mark.parametrize("make", [schema_dict, negatives_dict])
+def test_rows_have_the_weight_of_their_event(tmp_path, make):
+    schema = {**make(), "weight": "importance"}
+    log, items, users = random_log()
+    log = [{**event, "importance": event["place"] / 4} for event in log]
+    out = tmp_path / "out"
+    prepare_events(**write_log(tmp_path, schema, (log, items, users)), out=out, workers=1)
+    weights = {}
+    for split in SPLITS:
+        for row in stored_rows(out, split):
+            (weight,) = row["importance"]
+            weights[weight] = weights.get(weight, 0) + 1
+    used = [e for e in log if e["kind"] != "search" or make is negatives_dict]
+    per_event = 5 if make is negatives_dict else 1
+    assert weights == {event["importance"]: per_event for event in used}
+    log[7]["importance"] = -1.0
+    paths = write_log(tmp_path, schema, (log, items, users))
+    with pytest.raises(UsageError, match=r"weight 'importance' is -1.0 in an event; weights must"):
+        prepare_events(**paths, out=tmp_path / "other", workers=1)
+    assert not (tmp_path / "other").exists()
+
+
 def test_tensorflow_is_not_needed(tmp_path):
     """Workers are forked, which a process with TensorFlow's threads should better not be."""
     arguments = {name: str(value) for name, value in write_log(tmp_path, schema_dict()).items()}
@@ -280,3 +309,18 @@ def test_a_prepared_folder_can_be_trained_on(tmp_path):
     features, label = next(iter(lc.read_dataset(out / "train", batch_size=8)))
     assert set(features) == set(lc.Schema.load(out).inputs)
     assert label.shape == (8,)
+
+
+def test_reading_needs_no_operator_that_loses_the_order_of_rows(tmp_path):
+    """DuckDB makes a join of `x IN (many words)`, after which rows come in any order."""
+    arguments = write_log(tmp_path, schema_dict(), kind="csv")
+    schema, rules = load_rules(arguments["schema_path"])
+    files = {
+        name: MixedFiles(arguments[name], f"--{name}") for name in ("events", "items", "users")
+    }
+    plan = make_plan(schema, rules, {name: each.columns for name, each in files.items()})
+    group = files["events"].groups[0]
+    select = statements.typed_columns(group.scan(), plan.wanted["events"], group.columns)
+    plan_text = duckdb.connect().execute(f"EXPLAIN {select}").fetchall()[0][1]
+    assert "PROJECTION" in plan_text
+    assert "JOIN" not in plan_text

@@ -31,7 +31,7 @@ def test_without_a_file_the_first_bad_row_is_an_error():
     with pytest.raises(UsageError) as raised:
         rejects.add("e.csv", BadRow(1234, "n", ODD, "3", line=2345))
     assert str(raised.value) == (
-        "'e.csv', row 1,234 (line 2,345), column 'n': odd, '3'; make it even, or leave such rows out "
+        "'e.csv', row 1,234, line 2,345, column 'n': odd, '3'; make it even, or leave such rows out "
         "with --skip-bad"
     )
     with pytest.raises(UsageError) as raised:

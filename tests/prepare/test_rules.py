@@ -8,7 +8,7 @@ import yaml
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.prepare.rules import (
+from loopctr_tf.prepare.rule_parts import (
     ColumnSplit,
     Condition,
     LastSplit,
@@ -16,9 +16,8 @@ from loopctr_tf.prepare.rules import (
     SequenceRule,
     TableRule,
     TimeSplit,
-    load_rules,
-    read_rules,
 )
+from loopctr_tf.prepare.rules import load_rules, read_rules
 from tests.prepare.logs import negatives_dict, schema_dict
 
 PLAIN = schema_dict()
@@ -103,7 +102,15 @@ CYCLE = {
     "clicks": {**SEQUENCES["clicks"], "before": "older"},
 }
 MISTAKES = [
-    ({"user": None}, "build: key 'user' is missing; add it"),
+    ({"user": None}, "build: key 'user' is missing; add it, the column of the user: histories are"),
+    (
+        {"time": None},
+        "build: key 'time' is missing; add it, the column of the event's time: histories",
+    ),
+    (
+        {"histories": "given"},
+        "build: histories is 'given', of rows that have their histories; name",
+    ),
     ({"usr": "x"}, "build: key 'usr' does not exist; did you mean 'user'?"),
     ({"user": 3}, "build: user is 3, an int; give text"),
     ({"time_unit": "minutes"}, "build: time_unit is 'minutes'; choose 's', 'ms', 'us' or 'ns'"),
@@ -116,8 +123,8 @@ MISTAKES = [
         "build: label: values is empty; give at least one value",
     ),
     (
-        {"label": {"column": "x", "values": [True]}},
-        "build: label: values: one is True; give text or whole numbers, quote others",
+        {"label": {"column": "x", "values": [None]}},
+        "build: label: values: one is None; give text, numbers, true or false",
     ),
     ({"rows": {"column": "x", "at_least": "four"}}, "build: rows: at_least is 'four', a str"),
     ({"columns": {"tags": {}}}, "build: columns.tags: key 'separator' is missing; add it"),

@@ -6,8 +6,9 @@ import pytest
 
 import loopctr_tf as lc
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.prepare import prepare_events, prepare_rows
+from loopctr_tf.prepare.prepare import prepare_events
 from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
+from loopctr_tf.prepare.rows import prepare_rows
 from loopctr_tf.prepare.vectors import Pretrained
 
 IDS = ["m9", "m1", "m4", "m2"]

@@ -31,12 +31,9 @@ class EventRows:
         self.fields = {f["name"]: f for s in schema["sequences"] for f in s["fields"]}
         kept = [e for e in self.events if self.meets(build.get("rows"), e)]
         splits = self.splits(kept)
-        first_seen = {}
-        for event in self.events:
-            first_seen.setdefault(event[build["user"]], event["_place"])
         self.row_events = {"train": [], "valid": [], "test": []}
         for event in sorted(
-            kept, key=lambda e: (e[build["time"]], first_seen[e[build["user"]]], e["_place"])
+            kept, key=lambda e: (e[build["time"]], str(e[build["user"]]).encode(), e["_place"])
         ):
             self.row_events[splits[event["_place"]]].append(event)
         self.rows = {

@@ -363,3 +363,14 @@ def test_another_schema_takes_the_place_of_the_prepared_one(train_fake, tmp_path
     model, _ = train_fake({"val_loss": [0.5], "val_loop_0_auc": [0.5]}, schema=shorter)
     assert model.schema == shorter
     assert Schema.load(tmp_path / "run") == shorter
+
+
+@pytest.mark.parametrize("clicks", [0, 60])
+def test_a_validation_split_of_one_label_chooses_no_epoch_by_auc(prepared, tmp_path, clicks):
+    shutil.copytree(prepared, tmp_path / "prepared")
+    stats = json.loads((tmp_path / "prepared/stats.json").read_text())
+    stats["clicks"]["valid"] = clicks
+    (tmp_path / "prepared/stats.json").write_text(json.dumps(stats))
+    with pytest.raises(UsageError, match=rf"valid has {clicks} positive rows of 60, by which val_"):
+        training.train(tmp_path / "prepared", tmp_path / "run", RunConfig(tiny_config()))
+    assert not (tmp_path / "run").exists()
