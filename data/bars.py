@@ -6,6 +6,7 @@ validation split as well, so that a model is chosen by the rows that it is judge
 cut as BARS cuts them. Figures of one protocol are not to be compared with figures of the other.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,10 +15,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from recipe_tables import compare
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import TableReader, WantedColumn
+from loopctr_tf.features.prepared import SHARD_ROWS
+from loopctr_tf.features.schema import Schema
+from loopctr_tf.prepare.reading import TypedRows
 from loopctr_tf.prepare.rejects import Rejects
+from loopctr_tf.prepare.rows import prepare_rows
+from loopctr_tf.prepare.typed import WantedColumn
 
 PROTOCOLS = ("honest", "bars")
 FILES = {"train": "train.csv", "test": "test.csv"}
@@ -110,6 +116,55 @@ class LongestHistory:
         return pd.Series(lengths.to_numpy().astype(np.int64), table[self._user].to_pylist())
 
 
+def prepare_bars(
+    schema: Schema,
+    raw: str | Path,
+    out: str | Path,
+    wanted: Sequence[WantedColumn],
+    protocol: str,
+    *,
+    facts: Mapping[str, Any],
+    min_count: int = 1,
+    skip_bad: bool = False,
+    workers: int | None = None,
+    progress: bool = False,
+    shard_rows: int = SHARD_ROWS,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Writes the prepared folder ``out``.
+
+    Args:
+      schema: to be fitted.
+      raw, wanted, protocol, settings: as for :class:`BarsRows`.
+      out: must not exist.
+      facts: for stats.json.
+      min_count: values in fewer training rows and histories count as unknown.
+      skip_bad: leave bad rows out, count them, and list them in rejected.csv.
+      workers, progress, shard_rows: as for ``prepare_rows``.
+
+    Returns:
+      The content of ``stats.json``.
+
+    Raises:
+      UsageError: for absent or malformed files, a bad row, an unknown protocol, or an existing ``out``.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
+        rows = BarsRows(raw, wanted, protocol, rejects=rejects, **settings)
+        fitted = (table.name for table in schema.tables if table.vocabulary == ())
+        return prepare_rows(
+            schema,
+            rows,
+            out,
+            tables={name: {"min_count": min_count} for name in fitted},
+            facts={**facts, **rows.facts},
+            rejects=rejects,
+            workers=workers,
+            progress=progress,
+            shard_rows=shard_rows,
+        )
+
+
 class BarsRows:
     """The rows of train.csv and test.csv for ``prepare.prepare_rows``, by one of two protocols.
 
@@ -127,11 +182,10 @@ class BarsRows:
       published: rows that "train" and "test" have according to the publisher.
       change: makes of each table the one that the schema wants, e.g. with columns copied.
       rejects: takes the bad rows; None makes the first one an error.
-      warn: takes a line for people, where a file has other rows than published.
 
     Attributes:
-      facts: for ``stats.json``: "protocol", "validation" (the rule in words), and "row_counts", which
-        is filled in while the files are read.
+      facts: for ``stats.json``: "protocol", "validation" (the rule in words), and "row_counts" and
+        "warnings", which are filled in while the files are read.
 
     Raises:
       UsageError: for an unknown protocol, or files without the wanted columns.
@@ -148,22 +202,22 @@ class BarsRows:
         published: Mapping[str, int] | None = None,
         change: Callable[[pa.Table], pa.Table] | None = None,
         rejects: Rejects | None = None,
-        warn: Callable[[str], Any] = print,
     ):
         if protocol not in PROTOCOLS:
             raise UsageError(f"protocol is {protocol!r}; choose {', '.join(PROTOCOLS)}")
         self._paths = {part: Path(folder) / name for part, name in FILES.items()}
         self._readers = {
-            part: TableReader(path, wanted, rejects=rejects) for part, path in self._paths.items()
+            part: TypedRows(path, wanted, rejects=rejects) for part, path in self._paths.items()
         }
         self._honest, self._valid, self._seen = protocol == "honest", valid, False
         self._keep_first = {} if self._honest else dict(keep_first or {})
-        self._published, self._change, self._warn = dict(published or {}), change, warn
+        self._published, self._change = dict(published or {}), change
         validation = valid.text if self._honest else "test.csv, as BARS has it"
         self.facts: dict[str, Any] = {
             "protocol": protocol,
             "validation": validation,
             "row_counts": {},
+            "warnings": [],
         }
 
     def batches(self, split: str) -> Iterator[pa.Table]:
@@ -182,20 +236,16 @@ class BarsRows:
                 yield table if self._change is None else self._change(table)
 
     def _read(self, part: str) -> Iterator[tuple[int, pa.Table]]:
-        """(rows before it, table) of a file; its rows are counted and compared with the publisher's."""
+        """(rows before it, table) of a file; its rows are compared with the publisher's."""
         rows = 0
         for table in self._readers[part]:
             yield rows, table
             rows += len(table)
-        counts, published = self.facts["row_counts"], self._published.get(part)
-        if part in counts:
-            return
-        counts[part] = {"found": rows, "published": published}
-        if published is not None and rows != published:
-            self._warn(
-                f"WARNING: {str(self._paths[part])!r} gave {rows:,} rows and its publisher counts "
-                f"{published:,}; figures from it are not comparable with published ones"
-            )
+        name, counts = f"rows of {FILES[part]}", self.facts["row_counts"]
+        if part in self._published and name not in counts:
+            compared = compare({name: self._published[part]}, {name: rows})
+            counts |= compared["row_counts"]
+            self.facts["warnings"] += compared["warnings"]
 
     def _cut(self, table: pa.Table) -> pa.Table:
         for name, count in self._keep_first.items():

@@ -1,16 +1,16 @@
 """What the commands of all recipes share: their options, their warnings, and how they end."""
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from bars import PROTOCOLS
-from tqdm import tqdm
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SPLITS
+
+WORKERS = click.option("--workers", type=int, help="Processes that write; all cores by default.")
 
 
 class Recipe(click.Command):
@@ -25,53 +25,56 @@ class Recipe(click.Command):
             ctx.exit(2)
 
 
-def raw_option(files: str):
-    """``--raw``, a folder with ``files``."""
-    return click.option(
-        "--raw", required=True, type=click.Path(path_type=Path), help=f"Folder with {files}."
+def recipe(
+    raw: str | None = None,
+    *,
+    protocol: bool = False,
+    min_count: int | None = None,
+    files: bool = True,
+) -> Callable[[Callable], click.Command]:
+    """Makes a command with the options of a recipe, which come before its own.
+
+    Args:
+      raw: what the folder --raw holds; None leaves the option to the recipe.
+      protocol: whether there is --protocol.
+      min_count: default of --min-count; None leaves it out.
+      files: whether there are --skip-bad and --workers, of recipes that read large files.
+    """
+    path = click.Path(path_type=Path)
+    about_protocol = (
+        "honest: the validation split is cut from the training rows, and histories keep their most "
+        "recent events. bars: as BARS does, the test split is the validation split too."
     )
-
-
-OUT = click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder to write; must not exist. Temporary files lie beside it.",
-)
-SKIP_BAD = click.option(
-    "--skip-bad",
-    is_flag=True,
-    help="Leave bad lines and rows out, count them in stats.json and keep them in files of their own.",
-)
-WORKERS = click.option("--workers", type=int, help="Processes that write; all cores by default.")
-PROTOCOL = click.option(
-    "--protocol",
-    type=click.Choice(PROTOCOLS),
-    default=PROTOCOLS[0],
-    show_default=True,
-    help="honest: the validation split is cut from the training rows, and histories keep their most "
-    "recent events. bars: as BARS does, the test split is the validation split too.",
-)
-
-
-def min_count_option(default: int):
-    """``--min-count`` of vocabularies."""
-    return click.option(
-        "--min-count",
-        default=default,
-        show_default=True,
-        help="Values in fewer training rows count as unknown.",
+    about_bad = (
+        "Leave bad lines and rows out; stats.json counts them, files of their own list them."
     )
+    options = []
+    if raw is not None:
+        options.append(click.option("--raw", required=True, type=path, help=f"Folder with {raw}."))
+    about_out = "Folder to write; must not exist. Temporary files lie beside it."
+    options.append(click.option("--out", required=True, type=path, help=about_out))
+    if protocol:
+        kinds = {"type": click.Choice(PROTOCOLS), "default": PROTOCOLS[0], "show_default": True}
+        options.append(click.option("--protocol", **kinds, help=about_protocol))
+    if min_count is not None:
+        about_count = "Values with fewer occurrences in training count as unknown."
+        options.append(
+            click.option("--min-count", default=min_count, show_default=True, help=about_count)
+        )
+    if files:
+        options += [click.option("--skip-bad", is_flag=True, help=about_bad), WORKERS]
 
+    def made(function: Callable) -> click.Command:
+        for option in reversed(options):
+            function = option(function)
+        return click.command(cls=Recipe)(function)
 
-def warn(line: str) -> None:
-    """Prints a line to stderr without breaking a progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    return made
 
 
 def report(out: Path, stats: Mapping[str, Any], *facts: str) -> None:
-    """Prints what was written, after the warnings that ``stats.json`` holds."""
+    """Prints what was written, after the warnings in ``stats.json``."""
     for warning in stats.get("warnings", ()):
-        warn(f"WARNING: {warning}")
+        click.echo(f"WARNING: {warning}", err=True)
     rows = ", ".join(f"{split} {stats['rows'][split]:,}" for split in SPLITS)
     click.echo("; ".join([f"{out}: rows {rows}", *facts]))

@@ -23,6 +23,14 @@ _GROUP = 65536
 _LATEST = 1 << 40  # Seconds; far beyond the calendar, and far from overflow.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+RULES = {
+    "split": "per user by time: the last event is test, the one before it valid, the rest train; events "
+    "of one time in the order of the file; users with two events or fewer are all train",
+    "negatives": "one row of label 0 for each event, of an item that the user never had, drawn "
+    "uniformly from the items of the split's own and earlier splits' events",
+}
+"""For stats.json."""
+
 AGAIN = "get the file again"
 LONG = Problem(f"line of more than {LINE_LIMIT:,} bytes", AGAIN)
 NO_OBJECT = Problem("neither a JSON object nor a Python dictionary", AGAIN)

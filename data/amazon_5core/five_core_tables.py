@@ -1,13 +1,12 @@
 """Amazon 5-core reviews in three layouts, as the same two tables: events, and items with attributes."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from amazon_folder import Tables
 from amazon_raw import (
     AGAIN,
     EVENTS,
@@ -23,10 +22,12 @@ from amazon_raw import (
     write_items,
     write_reviews,
 )
+from recipe_tables import Read, Tables
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import TableReader, WantedColumn
+from loopctr_tf.prepare.reading import TypedRows
 from loopctr_tf.prepare.rejects import BadRow, Problem, Rejects
+from loopctr_tf.prepare.typed import WantedColumn
 
 MAX_ATTRIBUTES = 8
 """``max_values`` of schema.yaml; an item's further attributes are left out and counted."""
@@ -52,11 +53,9 @@ _ITEMS = pa.schema([("item_id", pa.string()), ATTRIBUTES])
 NO_EVENTS = Problem("no user with items behind", "write a user and the items, with spaces between")
 AGAIN_USER = Problem("user has a line already", "write all items of a user on one line")
 
-Read = Callable[[Path, Rejects, Callable[[int], Any]], Tables]
-
 
 def find_layout(folder: str | Path) -> Read:
-    """A function that reads the files of ``folder``, for ``amazon_folder.prepare_tables``.
+    """A function that reads the files of ``folder``, for ``recipe_tables.prepare_tables``.
 
     Layouts: the publisher's (`reviews_NAME_5.json.gz`, `meta_NAME.json.gz`), events with unix times
     (`train.csv`, `item_meta.csv`) and sequences without (`NAME.txt`, `NAME_item2attributes.json`).
@@ -123,7 +122,8 @@ def _read_json(reviews: Path, meta: Path, parts: Path, rejects: Rejects, progres
     name = category(reviews)
     expected = {"reviews": REVIEWS[name]} if name in REVIEWS else {}
     facts = attributes.facts(name, "JSON", "unixReviewTime, whole days")
-    return Tables(events, items, {events: reviews, items: meta}, facts, expected)
+    names = {events: reviews, items: meta}
+    return Tables(events, items, names=names, facts=facts, published=expected)
 
 
 def _read_timed(events: Path, meta: Path, parts: Path, rejects: Rejects, progress) -> Tables:
@@ -134,11 +134,11 @@ def _read_timed(events: Path, meta: Path, parts: Path, rejects: Rejects, progres
         WantedColumn("i_category", "string"),
     ]
     with TableWriter(items, _ITEMS) as table:
-        for batch in TableReader(meta, wanted, rejects=rejects):
+        for batch in TypedRows(meta, wanted, rejects=rejects):
             for item, name in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 table.add(item, attributes([] if name is None else [name]))
     facts = attributes.facts("Grocery_and_Gourmet_Food", "CSV", "unix time, whole days")
-    return Tables(events, items, {items: meta}, facts, GROCERY)
+    return Tables(events, items, names={items: meta}, facts=facts, published=GROCERY)
 
 
 def _read_sequences(sequences: Path, meta: Path, parts: Path, rejects: Rejects, progress) -> Tables:
@@ -162,7 +162,8 @@ def _read_sequences(sequences: Path, meta: Path, parts: Path, rejects: Rejects, 
     name = sequences.stem
     facts = attributes.facts(name, "sequence", "place among the user's events")
     expected = SPORTS if name == "Sports_and_Outdoors" else {}
-    return Tables(events, items, {events: sequences, items: meta}, facts, expected)
+    names = {events: sequences, items: meta}
+    return Tables(events, items, names=names, facts=facts, published=expected)
 
 
 def _attribute_file(path: Path) -> dict[str, Any]:

@@ -8,14 +8,13 @@ user's last event is the test split, the one before it validation, the others tr
 import sys
 from pathlib import Path
 
-import click
-
-# recipe_command.py lies one folder up, wherever this script is run from.
+# The modules that recipes share lie one folder up, wherever this script is run from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amazon_folder import prepare_tables
+from amazon_raw import RULES
 from five_core_tables import find_layout
-from recipe_command import OUT, SKIP_BAD, WORKERS, Recipe, raw_option, report
+from recipe_command import recipe, report
+from recipe_tables import prepare_tables
 
 SCHEMA = Path(__file__).with_name("schema.yaml")
 
@@ -42,15 +41,19 @@ def prepare(
     Raises:
       UsageError: for files that are absent or malformed, or an ``out`` that exists.
     """
-    return prepare_tables(SCHEMA, out, find_layout(raw), skip_bad, workers, progress)
+    return prepare_tables(
+        SCHEMA,
+        out,
+        find_layout(raw),
+        facts=RULES,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=progress,
+    )
 
 
-@click.command(cls=Recipe)
-@raw_option("reviews_NAME_5.json.gz and meta_NAME.json.gz, or the Grocery or Sports files")
-@OUT
-@SKIP_BAD
-@WORKERS
-def main(raw, out, skip_bad, workers):
+@recipe("reviews_NAME_5.json.gz and meta_NAME.json.gz, or the Grocery or Sports files")
+def main(out, **options):
     """Prepare Amazon 5-core reviews: which item does a user review next?
 
     Positives are all reviews; each has one sampled item that its user never had. Split per user: the
@@ -62,7 +65,7 @@ def main(raw, out, skip_bad, workers):
 
     README.md beside this script describes the columns.
     """
-    stats = prepare(raw, out, skip_bad, workers, progress=True)
+    stats = prepare(out=out, **options, progress=True)
     report(out, stats, f"{stats['users']:,} users, {stats['items']:,} items")
 
 

@@ -6,33 +6,29 @@ first 100 events are kept.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
 import pyarrow as pa
 
-# bars.py and recipe_command.py lie one folder up; what both Amazon recipes share, beside the other.
+# The modules that recipes share lie one folder up; what both Amazon recipes share, beside the other.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "amazon_5core"))
 
-import bars
-from amazon_folder import PREPARED, Tables, counted, prepare_tables, settle
-from amazon_raw import category_lists, find_reviews, write_items, write_reviews
-from bars import PROTOCOLS, BarsRows, LongestHistory
-from recipe_command import OUT, PROTOCOL, SKIP_BAD, WORKERS, Recipe, raw_option, report
+from amazon_raw import RULES, category_lists, find_reviews, write_items, write_reviews
+from bars import FILES, PROTOCOLS, LongestHistory, prepare_bars
+from recipe_command import recipe, report
+from recipe_tables import Tables, prepare_tables
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.files import new_folder
-from loopctr_tf.prepare.prepare import REJECTED, prepare_rows
-from loopctr_tf.prepare.reading import WantedColumn
 from loopctr_tf.prepare.rejects import Rejects
+from loopctr_tf.prepare.typed import WantedColumn
 
-FILES = tuple(bars.FILES.values())
 SCHEMA = Path(__file__).with_name("schema.yaml")
-EXPECTED = {"reviews": 1_689_188, "users": 192_403, "items": 63_001}
-EXPECTED_X1 = {"rows of train.csv": 2_608_764, "rows of test.csv": 384_806}
+PUBLISHED = {"reviews": 1_689_188, "users": 192_403, "items": 63_001}
+PUBLISHED_X1 = {"train": 2_608_764, "test": 384_806}
 HISTORIES = ("item_history", "cate_history")
 MAX_LENGTH = 100
 """``max_length`` of schema.yaml, and BARS's."""
@@ -85,25 +81,39 @@ def prepare(
     if not raw.is_dir():
         raise UsageError(f"raw folder {str(raw)!r} does not exist; name the one with the files")
     reviews = find_reviews(raw)
-    x1 = all((raw / name).exists() for name in FILES)
+    x1 = all((raw / name).exists() for name in FILES.values())
+    files = " and ".join(FILES.values())
     if x1 == (reviews is not None):
         raise UsageError(
-            f"raw folder {str(raw)!r} holds {'both of' if x1 else 'neither'} reviews_NAME_5.json.gz "
-            f"with meta_NAME.json.gz {'and' if x1 else 'nor'} {' with '.join(FILES)}; name a folder "
-            "with one of them"
+            f"raw folder {str(raw)!r} has {'both' if x1 else 'neither'} reviews_NAME_5.json.gz with "
+            f"meta_NAME.json.gz {'and' if x1 else 'nor'} {files}; name a folder with one of them"
         )
+    settings = {"skip_bad": skip_bad, "workers": workers, "progress": progress}
     if x1:
-        return _prepare_x1(raw, out, protocol, skip_bad, workers, progress)
+        as_bars = protocol == "bars"
+        facts = {
+            "source": "BARS AmazonElectronics_x1",
+            "split": BARS_RULE if as_bars else HONEST_RULE,
+            "history": f"the {'first' if as_bars else 'most recent'} {MAX_LENGTH} events",
+        }
+        return prepare_bars(
+            Schema.load(SCHEMA),
+            raw,
+            out,
+            WANTED,
+            protocol,
+            valid=LongestHistory("user_id", "item_history"),
+            keep_first=dict.fromkeys(HISTORIES, MAX_LENGTH),
+            published=PUBLISHED_X1,
+            facts=facts,
+            **settings,
+        )
     if protocol == "bars":
         raise UsageError(
             f"raw folder {str(raw)!r} holds reviews, and protocol bars is of the rows that BARS made "
-            f"of them; give a folder with {' and '.join(FILES)}, or take protocol honest"
+            f"of them; give a folder with {files}, or take protocol honest"
         )
-
-    def read(parts: Path, rejects: Rejects, progress) -> Tables:
-        return _read_reviews(*reviews, parts, rejects, progress)
-
-    return prepare_tables(SCHEMA, out, read, skip_bad, workers, progress)
+    return prepare_tables(SCHEMA, out, partial(_read_reviews, *reviews), facts=RULES, **settings)
 
 
 def _read_reviews(reviews: Path, meta: Path, parts: Path, rejects: Rejects, progress) -> Tables:
@@ -120,58 +130,16 @@ def _read_reviews(reviews: Path, meta: Path, parts: Path, rejects: Rejects, prog
     wanted = write_reviews(reviews, events, rejects, progress)
     write_items(meta, items, wanted, pa.field("cate_id", pa.string()), last_category, rejects)
     facts = {"source": "Amazon Electronics 5-core 2014", "items_without_category": without}
-    return Tables(events, items, {events: reviews, items: meta}, facts, EXPECTED)
+    names = {events: reviews, items: meta}
+    return Tables(events, items, names=names, facts=facts, published=PUBLISHED)
 
 
-def _prepare_x1(
-    raw: Path,
-    out: str | Path,
-    protocol: str,
-    skip_bad: bool,
-    workers: int | None,
-    progress: bool,
-) -> dict:
-    with (
-        new_folder(out) as folder,
-        Rejects(folder / REJECTED if skip_bad else None) as rejects,
-    ):
-        stats = prepare_rows(
-            Schema.load(SCHEMA),
-            BarsRows(
-                raw,
-                WANTED,
-                protocol,
-                valid=LongestHistory("user_id", "item_history"),
-                keep_first=dict.fromkeys(HISTORIES, MAX_LENGTH),
-                rejects=rejects,
-            ),
-            folder / PREPARED,
-            workers=workers,
-            progress=progress,
-        )
-        rows, as_bars = stats["rows"], protocol == "bars"
-        train = rows["train"] + (0 if as_bars else rows["valid"])
-        facts = {
-            "protocol": protocol,
-            "source": "BARS AmazonElectronics_x1",
-            "split": BARS_RULE if as_bars else HONEST_RULE,
-            "history": f"the {'first' if as_bars else 'most recent'} {MAX_LENGTH} events",
-            **counted(EXPECTED_X1, dict(zip(EXPECTED_X1, (train, rows["test"]), strict=True))),
-            "rejected": rejects.counts,
-        }
-        return settle(folder, stats, facts)
-
-
-@click.command(cls=Recipe)
-@raw_option(
+@recipe(
     "reviews_Electronics_5.json.gz and meta_Electronics.json.gz, or with train.csv and test.csv of "
-    "AmazonElectronics_x1"
+    "AmazonElectronics_x1",
+    protocol=True,
 )
-@OUT
-@PROTOCOL
-@SKIP_BAD
-@WORKERS
-def main(raw, out, protocol, skip_bad, workers):
+def main(out, **options):
     """Prepare Amazon Electronics: which item does a user review next?
 
     The protocol "bars" is of the x1 files alone, and keeps the first 100 events of a history.
@@ -185,7 +153,7 @@ def main(raw, out, protocol, skip_bad, workers):
 
     Never put figures of both protocols into one table. README.md beside this script explains the rules.
     """
-    stats = prepare(raw, out, protocol, skip_bad, workers, progress=True)
+    stats = prepare(out=out, **options, progress=True)
     report(out, stats, f"protocol {stats['protocol']}")
 
 

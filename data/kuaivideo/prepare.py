@@ -5,35 +5,22 @@ split and histories cut.
 """
 
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pyarrow as pa
 
-# bars.py and recipe_command.py lie one folder up, wherever this script is run from.
+# The modules that recipes share lie one folder up, wherever this script is run from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bars import FILES, BarsRows, ByTime, LastRows
+from bars import FILES, ByTime, LastRows, prepare_bars
 from kuaivideo_vectors import read_vectors
-from recipe_command import (
-    OUT,
-    PROTOCOL,
-    SKIP_BAD,
-    WORKERS,
-    Recipe,
-    min_count_option,
-    raw_option,
-    report,
-    warn,
-)
+from recipe_command import recipe, report
 
 from loopctr_tf.features.prepared import SHARD_ROWS
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.prepare.prepare import prepare_rows
-from loopctr_tf.prepare.reading import Rejects, TableReader, WantedColumn
+from loopctr_tf.prepare.files import MixedFiles
+from loopctr_tf.prepare.typed import WantedColumn
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 VECTORS = "item_visual_emb_dim64.h5"
@@ -57,56 +44,42 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = False,
-    warn: Callable[[str], Any] = print,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
     """Writes the prepared folder ``out``.
 
     Args:
       raw: folder with train.csv, test.csv and the visual embeddings.
-      out: must not exist.
       protocol: "honest" or "bars".
       min_count: users and videos in fewer training rows and histories count as unknown.
-      skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
-      workers: processes; None takes all cores.
-      progress: show bars.
-      warn: takes a line where a file has other rows than the publisher counts.
-      shard_rows: most rows a shard.
+      out, skip_bad, workers, progress, shard_rows: as for ``prepare_bars``.
 
     Returns:
-      What is in ``stats.json``.
+      The content of ``stats.json``.
 
     Raises:
-      UsageError: for files that are absent or malformed, a bad row, or an ``out`` that exists.
+      UsageError: for absent or malformed files, a bad row, or an existing ``out``.
     """
     raw = Path(raw)
-    timed = TIME in TableReader(raw / FILES["train"], []).column_types()
-    wanted = [*WANTED, WantedColumn(TIME, "int64", required=True)] if timed else WANTED
-    with tempfile.TemporaryDirectory() as scratch:
-        rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
-        rows = BarsRows(
-            raw,
-            wanted,
-            protocol,
-            valid=ByTime(TIME) if timed else LastRows(),
-            keep_first={"pos_items": 100, "neg_items": 100},
-            published=ROWS,
-            change=_with_looks,
-            rejects=rejects,
-            warn=warn,
-        )
-        schema, facts = _with_vectors(Schema.load(TEMPLATE), raw / VECTORS)
-        return prepare_rows(
-            schema,
-            rows,
-            out,
-            tables={name: {"min_count": min_count} for name in ("user", "item")},
-            facts={"source": "KuaiVideo_x1", **rows.facts, **facts},
-            rejects=rejects,
-            workers=workers,
-            progress=progress,
-            shard_rows=shard_rows,
-        )
+    timed = TIME in MixedFiles(raw / FILES["train"], FILES["train"]).columns
+    schema, facts = _with_vectors(Schema.load(TEMPLATE), raw / VECTORS)
+    return prepare_bars(
+        schema,
+        raw,
+        out,
+        [*WANTED, WantedColumn(TIME, "int64", required=True)] if timed else WANTED,
+        protocol,
+        valid=ByTime(TIME) if timed else LastRows(),
+        keep_first={"pos_items": 100, "neg_items": 100},
+        published=ROWS,
+        change=_with_looks,
+        facts={"source": "KuaiVideo_x1", **facts},
+        min_count=min_count,
+        skip_bad=skip_bad,
+        workers=workers,
+        progress=progress,
+        shard_rows=shard_rows,
+    )
 
 
 def _with_looks(table: pa.Table) -> pa.Table:
@@ -126,14 +99,8 @@ def _with_vectors(schema: Schema, path: Path) -> tuple[Schema, dict[str, Any]]:
     return schema.replace(tables=tables), facts
 
 
-@click.command(cls=Recipe)
-@raw_option(f"train.csv, test.csv and {VECTORS} of KuaiVideo_x1")
-@OUT
-@PROTOCOL
-@min_count_option(10)
-@SKIP_BAD
-@WORKERS
-def main(raw, out, protocol, min_count, skip_bad, workers):
+@recipe(f"train.csv, test.csv and {VECTORS} of KuaiVideo_x1", protocol=True, min_count=10)
+def main(out, **options):
     """Prepare KuaiVideo_x1: which short videos a user clicks.
 
     \b
@@ -142,8 +109,8 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
 
     README.md beside this script says where the files come from and describes the columns.
     """
-    stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
-    report(out, stats, f"protocol {protocol}")
+    stats = prepare(out=out, **options, progress=True)
+    report(out, stats, f"protocol {stats['protocol']}")
 
 
 if __name__ == "__main__":

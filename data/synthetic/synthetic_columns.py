@@ -1,5 +1,7 @@
 """A simulated block as columns: rows with their histories, or a plain log of events; and side tables."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 from synthetic_truth import PAGES
@@ -20,11 +22,11 @@ from synthetic_world import (
 )
 
 from loopctr_tf.features.columns import PADDING
-from loopctr_tf.prepare.columns import Column, flat_spans
+from loopctr_tf.prepare.spans import flat_spans
 
 TEXTS = {
     "gender": GENDERS,
-    "membership": ("none", "silver", "gold"),
+    "membership": ("basic", "silver", "gold"),
     "device": ("phone", "tablet", "desktop"),
     "os": ("ios", "android", "ios", "android", "windows", "macos"),  # two for each device
     "network": (PADDING["string"], "wifi", "4g", "5g"),
@@ -33,6 +35,22 @@ TEXTS = {
     "gender_department": [f"{g or 'x'}_d{d}" for g in GENDERS for d in range(DEPARTMENTS)],
     "event": ("impression", "action"),
 }
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value or one list a row.
+
+    Attributes:
+      values: with ``codes`` the names; else float32, one number a row, NaN where missing.
+      codes: int32, places in ``values``.
+      splits: list i is ``splits[i]:splits[i + 1]`` of the codes; None means one value each.
+    """
+
+    values: pa.Array | np.ndarray
+    codes: np.ndarray | None = None
+    splits: np.ndarray | None = None
+
 
 Columns = dict[str, Column]
 

@@ -1,4 +1,4 @@
-"""Prepared shards out of simulated blocks: each worker simulates a block, writes it and forgets it."""
+"""Prepared shards out of simulated blocks: a worker simulates a block, writes it and forgets it."""
 
 import dataclasses
 from collections import Counter
@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from synthetic_columns import ColumnMaker, Columns
+import pyarrow as pa
+from synthetic_columns import Column, ColumnMaker
 from synthetic_truth import Best, summarize
 from synthetic_users import Block, simulate
 from synthetic_world import DAY, START, TEST_DAY, VALID_DAY, Options, World
 
 from loopctr_tf.features.prepared import SPLITS, PreparedWriter, shard_path
 from loopctr_tf.features.records import WireColumn, serialize_rows, wire_values, write_records
-from loopctr_tf.features.schema import Schema
-from loopctr_tf.prepare.columns import Column
-from loopctr_tf.prepare.fitting import Fit
-from loopctr_tf.prepare.rules import TableRule
+from loopctr_tf.features.schema import Feature, Schema
+from loopctr_tf.prepare.fit import with_statistics
+from loopctr_tf.prepare.rule_parts import TableRule
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
 TRUTH = "truth"
 """Folder of the probabilities: they are never in the rows, where a model could read them."""
 JUDGED = SPLITS[1:]
 EVENTS_AT_ONCE = 1 << 20
-"""Most events of histories that are made into rows at a time."""
+"""Maximum events of histories that are made into rows at a time."""
 
 
 def template_schema(options: Options, world: World) -> Schema:
@@ -48,23 +48,22 @@ def split_of(block: Block) -> np.ndarray:
 
 @dataclasses.dataclass
 class Written:
-    """What a worker tells of a block that it wrote.
+    """What a worker reports of a block that it wrote.
 
     Attributes:
       counts: "<split> rows", "<split> clicks" and sums over all rows for stats.json.
-      longest: most events of a row in either sequence.
-      fit: of the training rows.
+      fit: of the training rows: by table how often each of its names occurs, by number the sums of its
+        powers 0, 1 and 2.
       truth: for each judged split the probabilities, float32, in the order of the rows.
       best, without: for each judged split the summary of the true probabilities, and of what they would
         be without the histories' part.
     """
 
-    counts: Counter
-    longest: dict[str, int]
-    fit: Fit
-    truth: dict[str, np.ndarray]
-    best: dict[str, dict]
-    without: dict[str, dict]
+    counts: Counter = dataclasses.field(default_factory=Counter)
+    fit: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    truth: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    best: dict[str, dict] = dataclasses.field(default_factory=dict)
+    without: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
 class BlockWriter:
@@ -79,15 +78,13 @@ class BlockWriter:
         self.options, self._folder = options, folder
         self._maker = ColumnMaker(World(options))
         self.schema = template_schema(options, self._maker.world)
-        to_fit = (table.name for table in self.schema.tables if table.vocabulary == ())
-        self.fit = Fit(self.schema, {name: TableRule() for name in to_fit}, frozenset())
+        self.fitted_tables = {t.name: TableRule() for t in self.schema.tables if t.vocabulary == ()}
         self._wires = {id(names): wire_values(names) for names in self._maker.names.values()}
 
     def write(self, number: int) -> Written:
         """One shard of each split, with the rows of a block in the order of time."""
         block = simulate(self._maker.world, self.options, number)
-        splits, row = split_of(block), block.rows
-        written = Written(Counter(), {}, self.fit.empty(), {}, {}, {})
+        splits, row, written = split_of(block), block.rows, Written()
         for code, split in enumerate(SPLITS):
             index = np.flatnonzero(splits == code)
             pieces = self._pieces(block, split, index, written)
@@ -108,39 +105,56 @@ class BlockWriter:
             some = index[start : start + step]
             columns = self._maker.rows(block, some, self.options)
             if split == SPLITS[0]:
-                _collect(written.fit, columns)
+                for feature in self.schema.all_fields():
+                    self._measure(feature, columns[feature.name], written.fit)
             for sequence in self.schema.sequences:
                 lengths = np.diff(columns[sequence.fields[0].name].splits)
                 written.counts[f"{sequence.name} events"] += int(lengths.sum())
                 written.counts[f"{sequence.name} empty"] += int((lengths == 0).sum())
-                longest = max(written.longest.get(sequence.name, 0), int(lengths.max()))
-                written.longest[sequence.name] = longest
-            yield serialize_rows(self._wire_columns(columns, block.rows["label"][some]))
+            wires = {
+                feature.name: self._wire(
+                    columns[feature.name], self.schema.inputs[feature.name].default
+                )
+                for feature in self.schema.all_fields()
+            }
+            wires[self.schema.group] = self._wire(columns[self.schema.group])
+            wires[self.schema.label] = WireColumn(wire_values(block.rows["label"][some]))
+            yield serialize_rows(wires)
 
-    def _wire_columns(self, columns: Columns, label: np.ndarray) -> dict[str, WireColumn]:
-        wires = {
-            self.schema.label: WireColumn(wire_values(label)),
-            self.schema.group: self._wire_column(columns[self.schema.group]),
-        }
-        for feature in self.schema.all_fields():
-            default = self.schema.inputs[feature.name].default
-            wires[feature.name] = self._wire_column(columns[feature.name], default)
-        return wires
+    def _measure(self, feature: Feature, column: Column, fit: dict[str, np.ndarray]) -> None:
+        """Adds a column of training rows, each value of a list as often as it is there."""
+        if feature.type == "numeric":
+            values = column.values[~np.isnan(column.values)].astype(np.float64)
+            values = feature.transformed(values)
+            _add(fit, feature.name, np.array([len(values), values.sum(), (values**2).sum()]))
+        elif feature.table in self.fitted_tables:
+            _add(fit, feature.table, np.bincount(column.codes, minlength=len(column.values)))
 
-    def _wire_column(self, column: Column, default: float = 0.0) -> WireColumn:
+    def _wire(self, column: Column, default: float | None = None) -> WireColumn:
         if column.codes is None:
             values = np.where(np.isnan(column.values), np.float32(default), column.values)
             return WireColumn(wire_values(values), None, column.splits)
         wire = self._wires.get(id(column.values)) or wire_values(column.values)
         return WireColumn(wire, column.codes, column.splits)
 
-    def fitted(self) -> Schema:
-        """The schema fitted to what ``fit`` has collected.
+    def fitted(self, fit: dict[str, np.ndarray]) -> Schema:
+        """The schema fitted to the sums of all blocks.
 
         A missing number stays the template's default: rows are written before all training rows are
         known, and the truth reads that default too.
         """
-        fitted = self.fit.schema()
+        names, whole = self._maker.names, self._maker.names["whole"]
+        counts = {
+            name: [pa.table({"value": names.get(name, whole), "n": fit[name]})]
+            for name in self.fitted_tables
+        }
+
+        def statistics(feature: Feature, sequence: str | None) -> tuple[float, float]:
+            count, total, squares = fit[feature.name]
+            mean = total / max(count, 1)
+            return mean, max(squares / max(count, 1) - mean**2, 0.0) ** 0.5 or 1.0
+
+        fitted = with_statistics(self.schema, self.fitted_tables, (), counts, statistics)
         pairs = zip(self.schema.features, fitted.features, strict=True)
         return fitted.replace(
             features=[
@@ -150,99 +164,65 @@ class BlockWriter:
         )
 
 
-def _collect(fit: Fit, columns: Columns) -> None:
-    """Adds training rows, each value of a list as often as it is there."""
-    for feature in fit.draft.all_fields():
-        column = columns[feature.name]
-        if feature.table is None:
-            fit.measure(feature, column.values)
-        elif feature.table in fit.counts:
-            counts = np.bincount(column.codes, minlength=len(column.values))
-            fit.counts[feature.table].add(column.values, counts)
-
-
 class Collected:
-    """Adds up what the workers tell, block after block.
+    """Adds up what the workers report, block after block.
 
     Args:
       folder: of the prepared data.
-      blocks: of which ``fit`` is filled.
+      blocks: writes them.
     """
 
     def __init__(self, folder: Path, blocks: BlockWriter):
-        self._blocks = blocks
+        self._blocks, self._folder = blocks, folder
         # It makes the folders of the splits, so it comes before the workers.
         self._writer = PreparedWriter(folder, blocks.schema)
-        self._folder = folder
-        (folder / TRUTH).mkdir()
-        self._truth = {split: GrowingArray(folder / TRUTH / f"{split}.npy") for split in JUDGED}
+        self._truth: dict[str, list[np.ndarray]] = {split: [] for split in JUDGED}
         self._best = {split: Best() for split in JUDGED}
         self._without = {split: Best() for split in JUDGED}
         self._counts: Counter = Counter()
-        self._longest: Counter = Counter()
+        self._fit: dict[str, np.ndarray] = {}
 
     def add(self, written: Written) -> int:
         """Takes up the next block; returns its rows."""
+        counts = written.counts
         for split in SPLITS:
-            counts = written.counts
             self._writer.add(split, counts[f"{split} rows"], counts[f"{split} clicks"])
-        self._counts += written.counts
-        self._longest |= Counter(written.longest)
-        self._blocks.fit.merge(written.fit)
+        self._counts.update(counts)
+        for name, sums in written.fit.items():
+            _add(self._fit, name, sums)
         for split in JUDGED:
             self._truth[split].append(written.truth[split])
             self._best[split].add(written.best[split])
             self._without[split].add(written.without[split])
-        return sum(written.counts[f"{split} rows"] for split in SPLITS)
+        return sum(counts[f"{split} rows"] for split in SPLITS)
 
     def finish(self, **facts) -> dict:
-        """Writes schema and ``stats.json``; returns the latter."""
+        """Writes truth, schema and ``stats.json``; returns the last."""
+        (self._folder / TRUTH).mkdir()
+        for split, parts in self._truth.items():
+            np.save(self._folder / TRUTH / f"{split}.npy", np.concatenate(parts))
         counts, rows = self._counts, {split: self._counts[f"{split} rows"] for split in SPLITS}
-        for array in self._truth.values():
-            array.close()
-        names = [sequence.name for sequence in self._blocks.schema.sequences]
+        without = {split: best.figures() for split, best in self._without.items()}
         stats = self._writer.finish(
             **facts,
             ctr={split: counts[f"{split} clicks"] / max(rows[split], 1) for split in SPLITS},
             histories={
-                name: {
-                    "mean_events": counts[f"{name} events"] / sum(rows.values()),
-                    "most_events": self._longest[name],
-                    "rows_without": counts[f"{name} empty"],
+                sequence.name: {
+                    "mean_events": counts[f"{sequence.name} events"] / sum(rows.values()),
+                    "rows_without": counts[f"{sequence.name} empty"],
                 }
-                for name in names
+                for sequence in self._blocks.schema.sequences
             },
             best={split: best.figures() for split, best in self._best.items()},
             without_histories={
-                split: {name: best.figures()[name] for name in ("auc", "gauc")}
-                for split, best in self._without.items()
+                split: {name: figures[name] for name in ("auc", "gauc")}
+                for split, figures in without.items()
             },
         )
         # In place of the template, which was needed before any row was known.
-        self._blocks.fitted().save(self._folder)
+        self._blocks.fitted(self._fit).save(self._folder)
         return stats
 
 
-class GrowingArray:
-    """A one-dimensional float32 .npy file to which numbers are appended."""
-
-    def __init__(self, path: Path):
-        self._path, self._count = path, 0
-        path.touch()
-        self._write_header()
-
-    def _write_header(self) -> None:
-        # NumPy leaves room in the header for the number of rows to grow.
-        about = {"descr": "<f4", "fortran_order": False, "shape": (self._count,)}
-        with open(self._path, "r+b") as file:
-            np.lib.format.write_array_header_1_0(file, about)
-
-    def append(self, values: np.ndarray) -> None:
-        """Adds ``values`` at the end."""
-        with open(self._path, "ab") as file:
-            file.write(np.ascontiguousarray(values, "<f4").tobytes())
-        self._count += len(values)
-
-    def close(self) -> None:
-        """Writes how many numbers there are."""
-        self._write_header()
+def _add(sums: dict[str, np.ndarray], name: str, values: np.ndarray) -> None:
+    sums[name] = sums.get(name, 0) + values

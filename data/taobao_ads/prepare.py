@@ -5,41 +5,25 @@ README beside this script says how rows are split and histories cut.
 """
 
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
-
-# bars.py and recipe_command.py lie one folder up, wherever this script is run from.
+# The modules that recipes share lie one folder up, wherever this script is run from.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import taobao_raw
 import taobao_x1
 from bars import FILES as X1_FILES
-from bars import PROTOCOLS, BarsRows, LastRows
-from recipe_command import (
-    OUT,
-    PROTOCOL,
-    SKIP_BAD,
-    WORKERS,
-    Recipe,
-    min_count_option,
-    raw_option,
-    report,
-    warn,
-)
+from bars import PROTOCOLS, LastRows, prepare_bars
+from recipe_command import recipe, report
+from recipe_tables import prepare_tables
 
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.prepared import SHARD_ROWS
 from loopctr_tf.features.schema import Schema
-from loopctr_tf.files import require_new
-from loopctr_tf.prepare.prepare import prepare_rows
-from loopctr_tf.prepare.reading import Rejects
+from loopctr_tf.prepare.workers import worker_count
 
 TEMPLATE = Path(__file__).with_name("schema.yaml")
-HISTORY = 50
 
 
 def prepare(
@@ -50,7 +34,6 @@ def prepare(
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = False,
-    warn: Callable[[str], Any] = print,
     shard_rows: int = SHARD_ROWS,
 ) -> dict[str, Any]:
     """Writes the prepared folder ``out``.
@@ -60,57 +43,49 @@ def prepare(
         train.csv and test.csv of TaobaoAd_x1.
       out: must not exist. Temporary files lie beside it.
       protocol: "honest" or "bars".
-      min_count: values in fewer training rows and histories count as unknown.
-      skip_bad: leave bad rows out, count them, and keep them in rejected.csv.
-      workers: processes; None takes all cores.
-      progress: show bars.
-      warn: takes a line where a file has other rows than the publisher counts.
-      shard_rows: most rows a shard.
+      min_count: values with fewer occurrences in training rows and their histories count as unknown.
+      skip_bad: leave bad rows out, count them, and list them.
+      workers: processes; None means all cores.
+      progress: whether to show progress bars.
+      shard_rows: maximum rows of a shard.
 
     Returns:
-      What is in ``stats.json``.
+      The content of ``stats.json``.
 
     Raises:
-      UsageError: for files that are absent or malformed, a bad row, an unknown protocol, or an ``out``
-        that exists.
+      UsageError: for absent or malformed files, a bad row, an unknown protocol, or an existing ``out``.
     """
-    raw, out, schema = Path(raw), require_new(out), Schema.load(TEMPLATE)
+    raw = Path(raw)
     if protocol not in PROTOCOLS:
         raise UsageError(f"protocol is {protocol!r}; choose {', '.join(PROTOCOLS)}")
-    is_x1 = _is_x1(raw)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.partial-") as scratch:
-        rejects = Rejects(Path(scratch) / "rejected.csv") if skip_bad else None
-        if is_x1:
-            source = "TaobaoAd_x1"
-            rows = BarsRows(
-                raw,
-                taobao_x1.WANTED,
-                protocol,
-                valid=LastRows(),
-                published=taobao_x1.ROWS,
-                change=taobao_x1.aligned,
-                rejects=rejects,
-                warn=warn,
-            )
-        else:
-            source = "the publisher's files"
-            features = [feature for feature in schema.features if feature.name != "btag"]
-            schema = schema.replace(features=features)
-            rows = taobao_raw.RawRows(
-                raw, Path(scratch), protocol, HISTORY, rejects, warn, progress
-            )
-        return prepare_rows(
-            schema,
-            rows,
+    settings = {
+        "skip_bad": skip_bad,
+        "workers": worker_count(workers),
+        "progress": progress,
+        "shard_rows": shard_rows,
+    }
+    if _is_x1(raw):
+        return prepare_bars(
+            Schema.load(TEMPLATE),
+            raw,
             out,
-            tables={table.name: {"min_count": min_count} for table in schema.tables},
-            facts={"source": source, **rows.facts},
-            rejects=rejects,
-            workers=workers,
-            progress=progress,
-            shard_rows=shard_rows,
+            taobao_x1.WANTED,
+            protocol,
+            valid=LastRows(),
+            published=taobao_x1.ROWS,
+            change=taobao_x1.aligned,
+            facts={"source": "TaobaoAd_x1"},
+            min_count=min_count,
+            **settings,
         )
+
+    def change(schema: dict[str, Any]) -> None:
+        schema["features"] = [f for f in schema["features"] if f["name"] != "btag"]
+        schema["build"]["tables"] = {name: {"min_count": min_count} for name in schema["tables"]}
+
+    read = taobao_raw.reader(raw, protocol, settings["workers"])
+    facts = {"source": "the publisher's files"}
+    return prepare_tables(TEMPLATE, out, read, change=change, facts=facts, **settings)
 
 
 def _is_x1(raw: Path) -> bool:
@@ -125,17 +100,13 @@ def _is_x1(raw: Path) -> bool:
     )
 
 
-@click.command(cls=Recipe)
-@raw_option(
+@recipe(
     "raw_sample.csv, ad_feature.csv, user_profile.csv and behavior_log.csv, or with train.csv and "
-    "test.csv of TaobaoAd_x1"
+    "test.csv of TaobaoAd_x1",
+    protocol=True,
+    min_count=10,
 )
-@OUT
-@PROTOCOL
-@min_count_option(10)
-@SKIP_BAD
-@WORKERS
-def main(raw, out, protocol, min_count, skip_bad, workers):
+def main(out, **options):
     """Prepare Taobao's ads: does a user click this ad?
 
     \b
@@ -144,8 +115,8 @@ def main(raw, out, protocol, min_count, skip_bad, workers):
 
     README.md beside this script says where the files come from and describes the columns.
     """
-    stats = prepare(raw, out, protocol, min_count, skip_bad, workers, progress=True, warn=warn)
-    report(out, stats, f"protocol {protocol}")
+    stats = prepare(out=out, **options, progress=True)
+    report(out, stats, f"protocol {stats['protocol']}")
 
 
 if __name__ == "__main__":

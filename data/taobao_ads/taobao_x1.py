@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from taobao_raw import AD, PROFILE
 
-from loopctr_tf.prepare.columns import flat_spans
-from loopctr_tf.prepare.reading import WantedColumn
+from loopctr_tf.prepare.spans import flat_spans
+from loopctr_tf.prepare.typed import WantedColumn
 
 ROWS = {"train": 21_929_911, "test": 3_099_515}
 HISTORIES = ("cate_his", "brand_his", "btag_his")

@@ -7,32 +7,9 @@ from recipes import DATA, load_script
 FOLDER = DATA / "movielens"
 
 
+# Data are users (id, age, gender, occupation, zip), movies (id, title, year, genres) and ratings (user
+# id, movie id, stars, time).
 GENRES = ("Action", "Comedy", "Drama", "War")
-
-# Users (id, age, gender, occupation, zip), movies (id, title, year, genres) and ratings (user id,
-# movie id, stars, time).
-ONE_USER = (
-    [("7", 30, "F", "writer", "94043")],
-    [
-        ("m1", "One", 1990, ("Comedy",)),
-        ("m2", "Two", 1991, ("Drama",)),
-        ("m3", "Three", 1992, ("Comedy", "Drama")),
-        ("m4", "Four", 1993, ("Action",)),
-        ("m5", "Five", 1994, ("Action", "Comedy")),
-        ("m6", "Six", None, ("Drama",)),
-        ("m7", "Seven", 1996, ("Comedy",)),
-    ],
-    # In time: m1 | m3 m2 | m5 m4 m6 | m7, events of one second in the file's order.
-    [
-        ("7", "m3", 4, 20),
-        ("7", "m1", 5, 10),
-        ("7", "m2", 3, 20),
-        ("7", "m5", 2, 30),
-        ("7", "m4", 5, 30),
-        ("7", "m7", 4, 40),
-        ("7", "m6", 4, 30),
-    ],
-)
 
 
 def random_data(seed, users=6, movies=90):
@@ -43,7 +20,12 @@ def random_data(seed, users=6, movies=90):
         for u in range(users)
     ]
     films = [
-        (str(m + 1), f"Film {m} (I)", 1930 + m, tuple(sorted(draw.sample(GENRES, 1 + m % 3))))
+        (
+            str(m + 1),
+            f"Film {m} (I)",
+            1930 + m if m else None,
+            tuple(sorted(draw.sample(GENRES, 1 + m % 3))),
+        )
         for m in range(movies)
     ]
     ratings = [
@@ -119,21 +101,6 @@ def write_recbole(folder, data, name="ml-100k"):
 
 
 WRITERS = {"ml-100k": write_100k, "ml-1m": write_1m, "recbole": write_recbole}
-
-
-def small_data(counts, ages=(20, 50, 70)):
-    """Users with so many events, one a second; user u's event t is movie ``u * 100 + t``."""
-    users = [(str(u), ages[u], "M", "none", "00000") for u in range(len(counts))]
-    ratings = [
-        (str(u), str(100 * u + t), 1 + t % 5, t)
-        for u in range(len(counts))
-        for t in range(counts[u])
-    ]
-    movies = [
-        (m, "Film", None if m == "1" else 1900 + int(m), ("War" if t > 5 else "Drama",))
-        for _, m, _, t in ratings
-    ]
-    return users, movies, ratings
 
 
 recipe = load_script("movielens")

@@ -115,34 +115,11 @@ def test_attributes_are_brand_and_categories_below_the_first(prepared):
     _, out, stats = prepared["json"]
     row = positives(out, "test")["U1", "E"]
     assert row["attributes"] == []
-    # Eight values an event.
-    flat = row["history_attributes"]
-    events = [[v for v in flat[i : i + 8] if v] for i in range(0, len(flat), 8)]
-    assert events == [ATTRIBUTES[i] for i in "ABCD"]
+    assert row["history_attributes"] == [name for item in "ABCD" for name in ATTRIBUTES[item]]
+    assert row["history_attributes_counts"] == [len(ATTRIBUTES[item]) for item in "ABCD"]
     assert positives(out, "test")["U2", "F"]["attributes"] == ATTRIBUTES["F"]
     assert stats["items_without_attributes"] == 2
     assert stats["items_without_row"] == 1
-
-
-@pytest.mark.parametrize("layout", WRITERS)
-def test_one_negative_each_never_an_item_that_the_user_has(layout, prepared):
-    _, out, stats = prepared[layout]
-    own = {pair for split in SPLITS for pair in positives(out, split)}
-    attributes = {i: r["attributes"] for s in SPLITS for (_, i), r in positives(out, s).items()}
-    for split in SPLITS:
-        rows = read_rows(out, split)
-        assert [row["label"] for row in rows] == [[1], [0]] * (len(rows) // 2)
-        for positive, negative in zip(rows[::2], rows[1::2], strict=True):
-            ((user,), (item,)) = negative["user_id"], negative["item_id"]
-            assert (user, item) not in own
-            assert negative["attributes"] == attributes[item]
-            assert positive["history_item_id"] == negative["history_item_id"]
-    assert stats["clicks"] == {split: stats["rows"][split] // 2 for split in SPLITS}
-
-
-def test_vocabularies_are_of_train_and_its_histories(prepared):
-    schema = Schema.load(prepared["timed"][1])
-    assert set(schema.table("item").vocabulary) == {"A", "B", "C", "G", "H"}
 
 
 def test_max_attributes_is_that_of_the_schema():

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from loopctr_tf.errors import UsageError
-from loopctr_tf.prepare.reading import WantedColumn
+from loopctr_tf.prepare.typed import WantedColumn
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "data"))
 
@@ -109,19 +109,17 @@ def test_rules_see_all_batches_before_they_choose():
         assert np.array_equal(*found)
 
 
-def test_other_rows_than_published_are_said_once_and_kept(folder):
-    said = []
-    rows = BarsRows(
-        folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2}, warn=said.append
-    )
+def test_other_rows_than_published_are_a_warning(folder):
+    rows = BarsRows(folder, WANTED, valid=LastRows(), published={"train": 9, "test": 2})
     for split in ("train", "valid", "test", "train"):
         list(rows.batches(split))
-    (line,) = said
-    assert "train.csv" in line
-    assert "gave 8 rows and its publisher counts 9;" in line
+    (line,) = rows.facts["warnings"]
+    assert line.startswith(
+        "8 rows of train.csv were found, and the publisher's whole files have 9;"
+    )
     assert rows.facts["row_counts"] == {
-        "train": {"found": 8, "published": 9},
-        "test": {"found": 2, "published": 2},
+        "rows of train.csv": {"found": 8, "published": 9},
+        "rows of test.csv": {"found": 2, "published": 2},
     }
 
 

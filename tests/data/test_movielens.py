@@ -11,7 +11,6 @@ from movielens_files import (
     WRITERS,
     random_data,
     recipe,
-    small_data,
     write_1m,
     write_100k,
 )
@@ -57,9 +56,8 @@ def test_every_row_equals_a_slow_reference(data, prepared):
             assert row["history_rating"] == [str(r[2]) for r in short]
             assert row["long_history_movie_id"] == [r[1] for r in long]
             assert row["long_history_rating"] == [str(r[2]) for r in long]
-            assert [g for g in row["history_genres"] if g] == [
-                g for r in short for g in genres[r[1]]
-            ]
+            assert row["history_genres"] == [g for r in short for g in genres[r[1]]]
+            assert row["history_genres_counts"] == [len(genres[r[1]]) for r in short]
             likes = [genres[r[1]] for r in past if r[2] >= 4]
             alike = [own for own in likes if set(own) & set(genres[movie])]
             share = len(alike) / len(likes) if likes else 0
@@ -82,42 +80,6 @@ def test_split_is_by_time_per_user(data, prepared):
             assert found == [rating[1] for rating in expected[split]]
 
 
-def test_rows_are_written_in_time_order_over_all_users(data, prepared):
-    time = {(user, movie): at for user, movie, _, at in data[2]}
-    times = [time[r["user_id"][0], r["movie_id"][0]] for r in read_rows(prepared, "train")]
-    assert times == sorted(times)
-    assert len({row["user_id"][0] for row in read_rows(prepared, "train")[:20]}) > 1
-
-
-def test_users_with_fifteen_events_or_fewer_are_all_train(tmp_path):
-    raw = write_1m(tmp_path / "raw", small_data([15, 16]))
-    stats = recipe.prepare(raw, tmp_path / "out")
-    assert stats["rows"] == {"train": 16, "valid": 5, "test": 10}
-    assert stats["users_all_train"] == 1
-    users = [row["user_id"][0] for row in read_rows(tmp_path / "out", "train")]
-    assert sorted(users) == ["0"] * 15 + ["1"]
-
-
-def test_vocabularies_and_statistics_are_of_train_only(tmp_path):
-    # Two and one training rows: movies 0 and 1 of user 0, movie 100 of user 1.
-    raw = write_1m(tmp_path / "raw", small_data([17, 16]))
-    recipe.prepare(raw, tmp_path / "out")
-    schema = Schema.load(tmp_path / "out")
-    assert schema.table("movie").vocabulary == ("0", "1", "100")
-    assert schema.table("genre").vocabulary == ("Drama",)  # "War" comes later
-    assert schema.table("rating").vocabulary == ("1", "2")
-    features = {feature.name: feature for feature in schema.features}
-    age = features["age"]
-    assert (age.mean, age.std, age.default) == pytest.approx((30, 200**0.5, 30))
-    # Movie 1 has no year: the mean is of 1900 and 2000, and stands in for it.
-    year = features["year"]
-    assert (year.mean, year.std, year.default) == pytest.approx((1950, 50, 1950))
-    assert read_rows(tmp_path / "out", "train")[2]["year"] == [1950]
-    # No training row has an earlier like: a constant keeps its scale.
-    share = features["genre_like_share"]
-    assert (share.mean, share.std) == (0, 1)
-
-
 @pytest.mark.parametrize("layout", ["ml-1m", "recbole"])
 def test_layouts_agree(layout, data, prepared, tmp_path):
     raw = WRITERS[layout](tmp_path / "raw", data)
@@ -128,24 +90,27 @@ def test_layouts_agree(layout, data, prepared, tmp_path):
     assert {**stats, "source": ""} == {**expected, "source": ""}
 
 
-def test_no_long_history(tmp_path):
-    raw = write_1m(tmp_path / "raw", small_data([17]))
-    recipe.prepare(raw, tmp_path / "out", short=3, long=0)
-    assert [s.name for s in Schema.load(tmp_path / "out").sequences] == ["history"]
-    assert "long_history_movie_id" not in read_rows(tmp_path / "out", "test")[0]
-
-
-def run(*arguments):
-    return CliRunner().invoke(recipe.main, [str(argument) for argument in arguments])
-
-
 def test_command_line(data, tmp_path):
     raw = write_1m(tmp_path / "raw", data)
-    result = run("--raw", raw, "--out", tmp_path / "out", "--short", 2)
+    arguments = ["--raw", str(raw), "--out", str(tmp_path / "out"), "--short", "2", "--long", "0"]
+    result = CliRunner().invoke(recipe.main, arguments)
     assert result.exit_code == 0, result.output
     assert "6 users" in result.stdout
     assert "rows/s" in result.stderr
-    assert Schema.load(tmp_path / "out").sequences[0].max_length == 2
+    (sequence,) = Schema.load(tmp_path / "out").sequences
+    assert (sequence.name, sequence.max_length) == ("history", 2)
+    assert "long_history_movie_id" not in read_rows(tmp_path / "out", "test")[0]
+
+
+def test_a_movie_without_year_and_a_user_of_no_occupation(data, prepared):
+    _, movies, _ = data
+    schema = Schema.load(prepared)
+    assert set(schema.table("occupation").vocabulary) == {"writer", "no occupation"}
+    (year,) = (feature for feature in schema.features if feature.name == "year")
+    undated = {movie for movie, _, at, _ in movies if at is None}
+    rows = [r for s in SPLITS for r in read_rows(prepared, s) if r["movie_id"][0] in undated]
+    assert rows
+    assert all(row["year"] == [pytest.approx(year.mean)] for row in rows)
 
 
 def test_one_table_of_ordered_events_needs_no_script(tmp_path):

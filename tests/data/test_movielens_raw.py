@@ -4,7 +4,7 @@ import subprocess
 import zipfile
 
 import pytest
-from movielens_files import ONE_USER, WRITERS, recipe, write_recbole
+from movielens_files import WRITERS, random_data, recipe, write_recbole
 
 from loopctr_tf.errors import UsageError
 
@@ -22,23 +22,24 @@ def no_pip(command, **_):
 
 
 def test_files_come_out_of_a_wheel_in_the_cache(tmp_path, monkeypatch):
-    make_wheel(tmp_path / "cache", ONE_USER)
+    data = random_data(seed=2, users=1, movies=60)
+    make_wheel(tmp_path / "cache", data)
     monkeypatch.setattr(subprocess, "run", no_pip)
     folder = recipe.fetch_raw(tmp_path / "cache")
-    assert recipe.read_raw(folder).movie_ids == [movie[0] for movie in ONE_USER[1]]
+    assert recipe.read_raw(folder).movie_ids == [movie[0] for movie in data[1]]
     assert recipe.fetch_raw(tmp_path / "cache") == folder
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("7\tm2\t6\t20", r"u\.data' line 8: rating is '6', not stars"),
-        ("7\tm2\t4", "line 8: 3 fields where 4 are expected"),
-        ("7\tm9\t4\t20", r"line 8: movie_id 'm9' is not in u\.item"),
+        ("3\t2\t6\t20", r"u\.data' line \d+: rating is '6', not stars"),
+        ("3\t2\t4", r"line \d+: 3 fields where 4 are expected"),
+        ("3\tm9\t4\t20", r"line \d+: movie_id 'm9' is not in u\.item"),
     ],
 )
 def test_a_bad_line_is_named(line, message, tmp_path):
-    raw = WRITERS["ml-100k"](tmp_path / "raw", ONE_USER)
+    raw = WRITERS["ml-100k"](tmp_path / "raw", random_data(seed=2, users=1, movies=60))
     with (raw / "u.data").open("a") as file:
         file.write(line)
     with pytest.raises(UsageError, match=message):

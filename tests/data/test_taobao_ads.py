@@ -1,22 +1,17 @@
 """The recipe of Taobao's ads on tiny files in both publishers' layouts."""
 
-import json
 import random
-import sys
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from recipes import load_script
 
 import loopctr_tf as lc
+from loopctr_tf.errors import UsageError
 from tests.prepare.logs import stored_rows
 
 recipe = load_script("taobao_ads")
-raw_files, x1_files = recipe.taobao_raw, recipe.taobao_x1
-histories = sys.modules["taobao_histories"]
-
 FIRST_DAY, DAY = 1_494_000_000, 86_400
 
 
@@ -27,10 +22,8 @@ def write(folder, name, header, rows):
 
 
 def prepared(raw, out="out", **settings):
-    said = []
-    settings = {"min_count": 1, "workers": 1, "warn": said.append, **settings}
-    stats = recipe.prepare(raw, raw.parent / out, **settings)
-    return raw.parent / out, stats, said
+    stats = recipe.prepare(raw, raw.parent / out, **{"min_count": 1, "workers": 1, **settings})
+    return raw.parent / out, stats
 
 
 # The publisher's own files.
@@ -86,7 +79,7 @@ def raw(tmp_path):
 
 
 def test_histories_are_of_earlier_behaviors_and_oldest_first(raw):
-    out, stats, _ = prepared(raw)
+    out, stats = prepared(raw)
     (test,) = stored_rows(out, "test")
     assert test["userid"] == ["10"]
     assert test["cate_his"] == ["21", "22", "23"]
@@ -98,105 +91,74 @@ def test_histories_are_of_earlier_behaviors_and_oldest_first(raw):
     assert past == {"10": ["21"], "11": [], "13": []}
     assert stats["rows"] == {"train": 3, "valid": 1, "test": 1}
     assert stats["users"] == 3
-    assert stats["behaviors_in_a_history"] == 3
+    assert (stats["protocol"], stats["validation"]) == ("honest", "the day before the last")
+    assert stats["row_counts"]["rows of behavior_log.csv"] == {"found": 6, "published": 723_268_134}
+    assert "6 rows of behavior_log.csv were found, and the publisher's" in stats["warnings"][-1]
 
 
 def test_ads_and_users_are_joined_and_may_be_missing(raw):
-    out, _, _ = prepared(raw)
+    out, _ = prepared(raw)
     (test,) = stored_rows(out, "test")
-    expected = {
-        "clk": [1],
-        "adgroup_id": ["71"],
-        "cate_id": ["2"],
-        "campaign_id": ["101"],
-        "customer": ["6"],
-        "brand": [""],
-        "price": [170.0],
-        "pid": ["430548_1007"],
-        "pvalue_level": [""],
-        "new_user_class_level": ["3"],
-        "cms_group_id": ["5"],
-    }
-    assert {name: test[name] for name in expected} == expected
+    assert test["clk"] == [1]
+    ad = [test[name][0] for name in ("adgroup_id", "cate_id", "campaign_id", "customer", "brand")]
+    assert ad == ["71", "2", "101", "6", ""]
+    user = [
+        test[name][0] for name in ("cms_group_id", "pvalue_level", "new_user_class_level", "pid")
+    ]
+    assert user == ["5", "", "3", "430548_1007"]
+    assert test["price"] == [170.0]
     rows = {row["userid"][0]: row for row in stored_rows(out, "train")}
-    assert rows["13"]["cms_segid"] == [""]
-    assert rows["11"]["new_user_class_level"] == [""]
+    assert rows["13"]["cms_segid"] == rows["11"]["new_user_class_level"] == [""]
     assert rows["11"]["adgroup_id"] == ["99"]
     assert rows["11"]["brand"] == [""]
     # A missing price is the mean of the others, of which log1p is taken.
-    default = np.expm1(np.log1p([12.5, 3.0]).mean())
-    assert rows["11"]["price"] == pytest.approx([default])
-    schema = lc.Schema.load(out)
-    assert "NULL" not in schema.table("brand").vocabulary
-    assert "btag" not in [feature.name for feature in schema.features]
+    assert rows["11"]["price"] == pytest.approx([np.expm1(np.log1p([12.5, 3.0]).mean())])
+    assert "btag" not in [feature.name for feature in lc.Schema.load(out).features]
 
 
-def test_protocols_and_row_counts_are_told(raw):
-    out, stats, said = prepared(raw)
-    assert stats["protocol"] == "honest"
-    assert stats["validation"] == "the day before the last"
-    assert stats["row_counts"]["behavior_log.csv"] == {"found": 6, "published": 723_268_134}
-    assert len(said) == 4
-    assert "raw_sample.csv' gave 5 rows and its publisher's has 26,557,961;" in said[0]
-    assert json.loads((out / "stats.json").read_text()) == stats
-    out, stats, _ = prepared(raw, "bars", protocol="bars")
+def test_bars_validates_on_the_impressions_of_the_test_split(raw):
+    out, stats = prepared(raw, protocol="bars")
     assert stats["protocol"] == "bars"
     assert stats["rows"] == {"train": 4, "valid": 1, "test": 1}
     assert stored_rows(out, "valid") == stored_rows(out, "test")
 
 
-def slow_history(log, user, time, most):
-    """Places in ``log`` of the history, by search through all of it."""
-    found = [place for place, row in enumerate(log) if row[0] == user and row[1] < time]
-    return sorted(found, key=lambda place: (log[place][1], place))[-most:]
+def test_bad_rows_are_left_out_and_counted(raw):
+    with (raw / "behavior_log.csv").open("a") as file:
+        file.write("10,soon,pv,1,1\n")
+    with pytest.raises(UsageError, match=r"behavior_log\.csv', row 7, column 'time_stamp'"):
+        prepared(raw)
+    out, stats = prepared(raw, skip_bad=True)
+    assert stats["rejected_lines"] == {"not a number": 1}
+    assert "behavior_log.csv,7,time_stamp" in (out / "rejected_lines.csv").read_text()
 
 
-@pytest.mark.parametrize("parts", [1, 50])
-def test_every_history_equals_a_slow_reference(tmp_path, parts, monkeypatch):
-    """Many equal times, users with and without a past, parts with and without rows."""
-    monkeypatch.setattr(sys.modules["taobao_partitions"], "_WAITING", 37)
-    monkeypatch.setattr(histories, "_BATCH", 11)
-    draw = random.Random(parts)
-    shown = [(draw.randrange(20), draw.randrange(15), place) for place in range(150)]
-    log = [(draw.randrange(25), draw.randrange(-5, 18), place) for place in range(400)]
-    impressions = pa.table(
-        {
-            "user": [user for user, _, _ in shown],
-            "time_stamp": [time for _, time, _ in shown],
-            "adgroup_id": [place for _, _, place in shown],
-            "pid": ["p"] * len(shown),
-            "clk": pa.array([0] * len(shown), pa.int8()),
+@pytest.mark.parametrize("protocol", ["honest", "bars"])
+def test_every_row_equals_a_slow_reference(tmp_path, protocol):
+    """Many equal times, users without a past, and ads that tell which impression a row is."""
+    draw = random.Random(2)
+
+    def moment(first):
+        return draw.randrange(20), draw.randrange(first, 8), 7200 * draw.randrange(12)
+
+    shown = [impression(*moment(0), ad=ad, clk=ad % 2) for ad in range(150)]
+    log = [behavior(*moment(-3), cate) for cate in range(1, 900)]
+    out, _ = prepared(write_raw(tmp_path / "raw", shown, log), protocol=protocol)
+    days = {"train": range(6), "valid": [6], "test": [7]}
+    if protocol == "bars":
+        days |= {"train": range(7), "valid": [7]}
+    for split in days:
+        expected = {}
+        for user, time, ad, _, _, clk in shown:
+            if (time - FIRST_DAY) // DAY in days[split]:
+                past = [row for row in log if row[0] == user and row[1] < time]
+                past.sort(key=lambda row: row[1])
+                expected[str(ad)] = str(user), clk, [str(row[3]) for row in past[-50:]]
+        found = {
+            row["adgroup_id"][0]: (row["userid"][0], row["clk"][0], row["cate_his"])
+            for row in stored_rows(out, split)
         }
-    )
-    events = pa.table(
-        {
-            "user": [user for user, _, _ in log],
-            "time_stamp": [time for _, time, _ in log],
-            "btag": [TAGS[place % 4] for _, _, place in log],
-            "cate": [place for _, _, place in log],
-            "brand": [None] * len(log),
-        }
-    )
-    pieces = [impressions.slice(0, 70), impressions.slice(70)]
-    made = histories.Histories(tmp_path, pieces, [events.slice(0, 9), events.slice(9)], 4, parts)
-    seen, used = [], set()
-    for first, end in ((-1, 5), (5, 12), (12, None)):
-        for table in made.batches(first, end):
-            for row in table.to_pylist():
-                expected = slow_history(log, row["user"], row["time_stamp"], 4)
-                assert row["cate"] == expected
-                assert row["btag"] == [TAGS[place % 4] for place in expected]
-                assert row["brand"] == [None] * len(expected)
-                assert first <= row["time_stamp"] < (end or 99)
-                seen.append(row["adgroup_id"])
-                used |= set(expected)
-    assert sorted(seen) == list(range(150))
-    assert made.facts == {
-        "impressions": 150,
-        "users": len({user for user, _, _ in shown}),
-        "behaviors": 400,
-        "behaviors_in_a_history": len(used),
-    }
+        assert found == expected
 
 
 # TaobaoAd_x1.
@@ -231,7 +193,7 @@ def x1(tmp_path):
 
 
 def test_x1_brings_its_histories(x1):
-    out, stats, said = prepared(x1)
+    out, stats = prepared(x1)
     long, empty, short = stored_rows(out, "test")
     assert long["cate_his"] == [f"c{event}" for event in range(10, 60)]
     assert long["brand_his"] == [f"b{event}" for event in range(10, 60)]
@@ -244,20 +206,19 @@ def test_x1_brings_its_histories(x1):
     assert long["price"] == [0.25]
     assert stats["rows"] == {"train": 18, "valid": 2, "test": 3}
     assert stats["protocol"] == "honest"
-    assert stats["row_counts"]["train"] == {"found": 20, "published": 21_929_911}
-    assert stats["row_counts"]["test"] == {"found": 3, "published": 3_099_515}
-    assert len(said) == 2
+    assert stats["row_counts"] == {
+        "rows of train.csv": {"found": 20, "published": 21_929_911},
+        "rows of test.csv": {"found": 3, "published": 3_099_515},
+    }
 
 
 def test_x1_by_the_rule_of_bars(x1):
-    out, stats, _ = prepared(x1, protocol="bars", min_count=4)
+    out, stats = prepared(x1, protocol="bars", min_count=6)
     assert stats["rows"] == {"train": 20, "valid": 3, "test": 3}
     assert stats["protocol"] == "bars"
     # Padding at the front, and so cut at the front: the most recent 50.
     assert stored_rows(out, "valid")[0]["cate_his"][0] == "c10"
     # In 20 rows with 0 to 3 events c0 is there 15 times, c1 10 times and c2 5 times; "4" 20 times.
-    assert lc.Schema.load(out).table("category").vocabulary == ("4", "c0", "c1", "c2")
-    out, _, _ = prepared(x1, "rarer", protocol="bars", min_count=6)
     assert lc.Schema.load(out).table("category").vocabulary == ("4", "c0", "c1")
 
 
@@ -266,9 +227,8 @@ def test_the_command(x1):
     result = CliRunner().invoke(recipe.main, arguments)
     assert result.exit_code == 0
     assert "rows train 18, valid 2, test 3; protocol honest" in result.stdout
-    assert "WARNING" in result.stderr
-    for wrong in (arguments, ["--raw", str(x1.parent), *arguments[2:3], str(x1.parent / "new")]):
-        again = CliRunner().invoke(recipe.main, wrong)
-        assert again.exit_code == 2
-        assert again.stderr.count("\n") == 1
-        assert again.stderr.startswith("Error: ")
+    assert "WARNING: 20 rows of train.csv were found" in result.stderr
+    other = CliRunner().invoke(recipe.main, ["--raw", str(x1.parent), "--out", "new"])
+    assert other.exit_code == 2
+    assert other.stderr.startswith("Error: ")
+    assert "name the folder with one of these sets of files" in other.stderr

@@ -30,6 +30,7 @@ def movie_schema() -> lc.Schema:
     """`data/movielens/schema.yaml` with small vocabularies and plain statistics."""
     template = Path(__file__).resolve().parents[2] / "data/movielens/schema.yaml"
     values = yaml.safe_load(template.read_text(encoding="utf-8"))
+    del values["build"]
     for name, vocabulary in VOCABULARIES.items():
         values["tables"][name]["vocabulary"] = vocabulary
     for feature in values["features"]:
@@ -45,7 +46,8 @@ def movie_export(movie_schema, tmp_path_factory) -> Path:
     # A seed whose probabilities lie between 0.1 and 0.8, where differences show.
     model = tiny_model(schema=movie_schema, seed=4, **settings)
     folder = tmp_path_factory.mktemp("movies") / "1"
-    return lc.export_saved_model(model, folder, signatures=SIGNATURES, bad_input="repair")
+    options = {"signatures": SIGNATURES, "bad_input": "repair", "warmup_batch_sizes": ()}
+    return lc.export_saved_model(model, folder, **options)
 
 
 @pytest.fixture(scope="session")
