@@ -3,25 +3,20 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import grpc
 import numpy as np
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
-from loopctr_tf.bench.endpoint import FIRST_S, PREDICT, Answer, Endpoint
 from loopctr_tf.bench.report import Log, silent
-from loopctr_tf.bench.requests import EXAMPLES, TOP_K, Requests
+from loopctr_tf.bench.requests import EXAMPLES, FIRST_S, TOP_K, Answer, Case, Endpoint, Requests
 from loopctr_tf.features.schema import Schema
 from loopctr_tf.scoring import Signature, names, tensors
 
 Spoil = Callable[[PredictRequest, str], Any]
 """Changes a good request, mostly at the input of that name, or returns bytes to send instead."""
-_OK, _BAD = grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT
-_MISSING, _NO_SIGNATURE = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
-_NO_METHOD = grpc.StatusCode.UNIMPLEMENTED
-_METADATA = "PredictionService/GetModelMetadata"
+_PREDICT, _METADATA = "PredictionService/Predict", "PredictionService/GetModelMetadata"
 _LONG = "y" * (10 << 20)
 _HISTORY = 3
 
@@ -35,9 +30,9 @@ class Hostile(NamedTuple):
 
     what: str
     spoil: Spoil
-    code: grpc.StatusCode = _BAD
+    status: str = "INVALID_ARGUMENT"
     of: str = "input"
-    method: str = PREDICT
+    method: str = _PREDICT
     repaired: bool = False
 
 
@@ -78,16 +73,16 @@ def _content(spoil: Callable[[bytes], bytes]) -> Spoil:
 
 
 HOSTILE = [
-    Hostile("unknown model", _spec(name="nobody"), _MISSING),
-    Hostile("unknown version", _spec(version={"value": 2**40}), _MISSING),
+    Hostile("unknown model", _spec(name="nobody"), "NOT_FOUND"),
+    Hostile("unknown version", _spec(version={"value": 2**40}), "NOT_FOUND"),
     Hostile("unknown label", _spec(version_label="no such label")),
-    Hostile("unknown signature", _spec(signature_name="nope"), _NO_SIGNATURE),
-    Hostile("signature name of 10 MB", _spec(signature_name=_LONG), _NO_SIGNATURE),
+    Hostile("unknown signature", _spec(signature_name="nope"), "FAILED_PRECONDITION"),
+    Hostile("signature name of 10 MB", _spec(signature_name=_LONG), "FAILED_PRECONDITION"),
     Hostile("no model", lambda r, _: r.ClearField("model_spec")),
     Hostile("unknown output", lambda r, _: r.output_filter.append("nope")),
     Hostile("output asked for twice", lambda r, _: r.output_filter.extend([names.PROBABILITY] * 2)),
     Hostile("not a message", lambda r, _: b"\xff" * 40),
-    Hostile("unknown method", lambda r, _: None, _NO_METHOD, method="PredictionService/Nope"),
+    Hostile("unknown method", lambda r, _: None, "UNIMPLEMENTED", method="PredictionService/Nope"),
     Hostile("metadata of no field", lambda r, _: r.ClearField("inputs"), method=_METADATA),
     Hostile("no inputs", lambda r, _: r.ClearField("inputs")),
     Hostile("missing input", lambda r, name: r.inputs.pop(name)),
@@ -117,19 +112,10 @@ HOSTILE = [
 ]
 
 
-class Case(NamedTuple):
-    """A request, and the status of the right answer."""
-
-    name: str
-    message: bytes
-    code: grpc.StatusCode = _OK
-    method: str = PREDICT
-
-
 def good_cases(requests: Requests) -> list[Case]:
     """A small request to each signature that needs no user's state; tf.Examples need a schema."""
     return [
-        Case(name, requests.predict(name, 5, _HISTORY, rows=2))
+        requests.predict(name, 5, _HISTORY, rows=2)
         for name, signature in sorted(requests.signatures.items())
         if names.STATE_VERSION not in signature.inputs
         and (EXAMPLES not in signature.inputs or requests.schema is not None)
@@ -145,8 +131,8 @@ def hostile_cases(requests: Requests, good: Case, repairs: bool = False) -> Iter
             request = PredictRequest.FromString(good.message)
             made = way.spoil(request, alias)
             message = made if isinstance(made, bytes) else request.SerializeToString()
-            code = _OK if repairs and way.repaired else way.code
-            yield Case(f"{good.name}: {way.what}", message, code, way.method)
+            status = "OK" if repairs and way.repaired else way.status
+            yield Case(f"{good.name}: {way.what}", message, status, way.method)
 
 
 def bench_hostile(
@@ -165,20 +151,20 @@ def bench_hostile(
     with endpoint.connect() as send:
         for good in signatures:
             log(good.name)
-            _, before = send(good.message, timeout_s=FIRST_S)
+            _, before = send(good, FIRST_S)
             for case in hostile_cases(requests, good, repairs):
-                problems += problems_of(case, send(case.message, case.method))
+                problems += problems_of(case, send(case))
                 sent += 1
-            problems += problems_of(good, send(good.message), before)
+            problems += problems_of(good, send(good), before)
     tried = [good.name for good in signatures]
     return {"target": endpoint.target, "requests": sent, "signatures": tried, "problems": problems}
 
 
 def problems_of(case: Case, answer: Answer, before: bytes | str | None = None) -> Iterator[str]:
     """What is wrong with an answer; ``before`` is an earlier reply to the same good request."""
-    code, reply = answer
-    if code is not case.code:
-        yield f"{case.name}: {code.name} instead of {case.code.name}: {reply}"
+    status, reply = answer
+    if status != case.status:
+        yield f"{case.name}: {status} instead of {case.status}: {reply}"
     elif before is not None and not alike(before, reply):
         yield f"{case.name}: a good request is answered otherwise than before"
 
@@ -188,12 +174,11 @@ def alike(one: bytes | str, other: bytes | str) -> bool:
     if isinstance(one, str) or isinstance(other, str):
         return False
     one, other = (PredictResponse.FromString(answer).outputs for answer in (one, other))
-    return one.keys() == other.keys() and all(
-        _close(tensors.to_array(one[name]), tensors.to_array(other[name])) for name in one
+    if one.keys() != other.keys():
+        return False
+    pairs = [(tensors.to_array(one[name]), tensors.to_array(other[name])) for name in one]
+    return all(
+        a.shape == b.shape
+        and np.all(np.isclose(a, b, 1e-5, 1e-5) if a.dtype.kind == "f" else a == b)
+        for a, b in pairs
     )
-
-
-def _close(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape == b.shape and a.dtype.kind == "f":
-        return np.allclose(a, b, 1e-5, 1e-5)
-    return np.array_equal(a, b)

@@ -14,11 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
-
-from loopctr_tf.bench.endpoint import FIRST_S, Endpoint, Send
 from loopctr_tf.bench.report import Log, check_least, silent
-from loopctr_tf.bench.requests import Requests
+from loopctr_tf.bench.requests import FIRST_S, Case, Endpoint, Requests, Send
 from loopctr_tf.bench.timing import quantiles
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
@@ -52,20 +49,20 @@ def bench_load(
     """
     check_least("clients", clients)
     requests = Requests(endpoint, schema, seed)
-    payloads = [requests.predict(signature, candidates, history) for _ in range(_DISTINCT)]
+    cases = [requests.predict(signature, candidates, history) for _ in range(_DISTINCT)]
     with endpoint.connect() as send:
-        for payload in payloads:
-            code, details = send(payload, timeout_s=FIRST_S)
-            if code is not grpc.StatusCode.OK:
+        for case in cases:
+            status, details = send(case, FIRST_S)
+            if status != case.status:
                 raise UsageError(
-                    f"{endpoint.target} refused a request of {signature!r} with {code.name} "
+                    f"{endpoint.target} refused a request of {signature!r} with {status} "
                     f"({details}); choose another --signature or size"
                 )
     scored = 0 if signature.startswith(names.ENCODE_USER) else candidates
     runs = []
     for count in clients:
         log(f"{count} clients, {seconds:g} s")
-        found = measure(endpoint, payloads, count, seconds, rate)
+        found = measure(endpoint, cases, count, seconds, rate)
         runs.append({**found, "candidates_per_s": scored * found["requests_per_s"]})
     return {
         "target": endpoint.target,
@@ -73,21 +70,21 @@ def bench_load(
         "signature": signature,
         "candidates": candidates,
         "history": history,
-        "request_bytes": sum(map(len, payloads)) // len(payloads),
+        "request_bytes": sum(len(case.message) for case in cases) // len(cases),
         "rate": rate,
         "runs": runs,
     }
 
 
 def measure(
-    endpoint: Endpoint, payloads: Sequence[bytes], clients: int, seconds: float, rate=None
+    endpoint: Endpoint, cases: Sequence[Case], clients: int, seconds: float, rate=None
 ) -> dict[str, Any]:
-    """One measurement.
+    """One measurement, of clients that send the next of ``cases``, round and round.
 
     Returns:
-      ``clients``; ``requests`` answered (``calls`` as well), ``requests_per_s``; ``p50_ms``, ``p95_ms``,
-      ``p99_ms`` (None without any); ``errors`` by status; ``unsent``: requests that were due by the
-      end, when every client was busy. They count in the percentiles with the time that they had waited.
+      ``clients``; ``requests`` answered, ``requests_per_s``; ``errors`` by status; ``unsent`` requests,
+      due by the end when every client was busy; ``p50_ms``, ``p95_ms``, ``p99_ms`` of the answered and,
+      with the time that they had waited, the unsent (None without any), ``calls`` of them together.
     """
     latencies: list[float] = []
     errors: Counter[str] = Counter()
@@ -100,11 +97,11 @@ def measure(
             if max(now, due) >= start + seconds:
                 return
             time.sleep(max(0.0, due - now))
-            code, _ = send(payloads[number % len(payloads)])
-            if code is grpc.StatusCode.OK:
+            status, _ = send(cases[number % len(cases)])
+            if status == "OK":
                 latencies.append(time.perf_counter() - due)
             else:
-                errors[code.name] += 1
+                errors[status] += 1
 
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(endpoint.connect()) for _ in range(clients)]
@@ -120,7 +117,6 @@ def measure(
         "requests": len(latencies),
         "requests_per_s": len(latencies) / elapsed,
         **quantiles([*latencies, *waited]),
-        "calls": len(latencies),
         "errors": dict(errors),
         "unsent": len(waited),
     }

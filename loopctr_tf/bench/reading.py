@@ -40,7 +40,7 @@ def bench_input(
         rows = count = 0
         start = time.perf_counter()
         while not count or time.perf_counter() - start < seconds:
-            _, label = next(batches)
+            _, label, *_ = next(batches)
             rows += int(label.shape[0])
             count += 1
         passed = time.perf_counter() - start

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from loopctr_tf.bench import machine
-from loopctr_tf.bench.endpoint import Endpoint
 from loopctr_tf.bench.flops import ranking_flops
 from loopctr_tf.bench.load import measure
 from loopctr_tf.bench.report import Log, check_least, described, silent
+from loopctr_tf.bench.requests import Endpoint
 from loopctr_tf.bench.session import (
     MODEL,
     exported,

@@ -5,29 +5,26 @@ good answer must equal what the same export answered before, when nothing else r
 """
 
 import filecmp
-import itertools
 import os
-import random
 import shutil
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
-import grpc
 import numpy as np
 import psutil
 from tensorflow_serving.apis import get_model_status_pb2 as status_pb2
 from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-from loopctr_tf.bench.endpoint import FIRST_S, Endpoint
 from loopctr_tf.bench.hostile import good_cases, hostile_cases, problems_of
 from loopctr_tf.bench.report import Log, silent
-from loopctr_tf.bench.requests import Requests
+from loopctr_tf.bench.requests import FIRST_S, Case, Endpoint, Requests
 from loopctr_tf.bench.session import MODEL, served
 from loopctr_tf.errors import UsageError
 from loopctr_tf.features.schema import Schema
@@ -58,28 +55,25 @@ def bench_soak(
       ``requests`` by status, ``swaps`` (seconds that each took), ``broken_versions`` refused,
       ``memory_mb`` (``start``, ``end``, ``most``) and ``problems``, empty when all was right.
     """
-    schema, memory, running = _common_schema(exports), [], []
+    schema, running, memory = _common_schema(exports), [], []
     with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         soak = _Soak(Path(scratch), exports)
-        with served(soak.folder) as server:
+        with served(Path(scratch)) as server, ThreadPoolExecutor(clients) as pool:
             endpoint = Endpoint(server.target, MODEL, timeout_s=60.0)
-            resident = psutil.Process(server.process.pid).memory_info
-            with endpoint.connect() as soak.send, ThreadPoolExecutor(clients) as pool:
+            with endpoint.connect() as soak.send:
                 try:
                     log("the exports answer alone")
-                    soak.listen(Requests(endpoint, schema, seed))
+                    kinds = soak.listen(Requests(endpoint, schema, seed))
                     log(f"{seconds:g} s of all together")
                     for number in range(clients):
-                        order = random.Random(f"{seed} {number}")
-                        running.append(pool.submit(soak.client, endpoint, order, think_s))
-                    end = time.monotonic() + seconds
-                    # Whatever the time, one version is swapped and one broken version appears.
-                    for turn in itertools.count():
-                        server.process.join(max(0.0, min(pause_s, end - time.monotonic())))
-                        memory.append(resident().rss / 2**20)
-                        if turn > 1 and time.monotonic() >= end:
-                            break
-                        soak.refuse() if turn % 2 else soak.swap(turn // 2 % 2)
+                        order = Random(f"{seed} {number}")
+                        running.append(pool.submit(soak.client, endpoint, kinds, order, think_s))
+                    process, end = psutil.Process(server.process.pid), time.monotonic() + seconds
+                    # Whatever the time, one broken version appears and one version is swapped.
+                    while time.monotonic() < end or len(memory) < 2:
+                        memory.append(process.memory_info().rss / 2**20)
+                        soak.advance()
+                        time.sleep(max(0.0, min(pause_s, end - time.monotonic())))
                 except (TimeoutError, ConnectionError, psutil.Error) as error:
                     soak.problems[str(error)] += 1
                 finally:
@@ -93,14 +87,14 @@ def bench_soak(
         _, middle, last = (np.median(third) for third in np.array_split(memory, 3))
         if last > 1.1 * middle:
             problems[f"memory grew by {last / middle - 1:.0%}"] += 1
-    if not soak.codes:
+    if not soak.statuses:
         problems["no request was sent"] += 1
     return {
         "seconds": seconds,
         "clients": clients,
-        "requests": dict(soak.codes),
+        "requests": dict(soak.statuses),
         "swaps": soak.swaps,
-        "broken_versions": soak.refused,
+        "broken_versions": len(soak.refusals),
         "memory_mb": {"start": memory[0], "end": memory[-1], "most": max(memory)} if memory else {},
         "problems": [f"{what} ({n} times)" if n > 1 else what for what, n in problems.items()],
     }
@@ -119,79 +113,75 @@ def _common_schema(exports: Sequence[Path]) -> Schema:
 
 
 class _Soak:
-    """Versions in a server's folder, of two exports in turn, and clients that check the answers."""
+    """Versions in a server's folder, and how the server answers meanwhile.
+
+    Versions of even numbers are broken; those of odd numbers are the two exports in turn.
+    """
 
     def __init__(self, folder: Path, exports: Sequence[Path]):
-        self.folder, self._exports = folder, exports
-        self._export_of: dict[int, int] = {}
-        self._alone: list[dict[str, bytes | str]] = []
-        self.codes, self.problems, self.stop = Counter(), Counter(), threading.Event()
-        self.swaps: list[float] = []
-        self.refused, self._newest = 0, self._publish(0)
+        self._folder, self._exports, self._version = folder, exports, 0
+        self._alone: dict[Path, dict[str, bytes | str]] = {}
+        self.swaps, self.refusals = [], []
+        self.statuses, self.problems, self.stop = Counter(), Counter(), threading.Event()
+        self._publish()
 
-    def listen(self, requests: Requests) -> None:
-        """Keeps both exports' answers to good requests while nothing else runs."""
-        self._good = good_cases(requests)
-        self._hostile = [case for good in self._good for case in hostile_cases(requests, good)]
-        for export in (0, 1):
-            if export:
-                self.swap(export)
-            answers = {good.name: self.send(good.message, timeout_s=FIRST_S) for good in self._good}
-            self._alone.append({name: reply for name, (_, reply) in answers.items()})
+    def listen(self, requests: Requests) -> tuple[list[Case], list[Case]]:
+        """Good and hostile cases; keeps the exports' answers to good ones while nothing else runs."""
+        good = good_cases(requests)
+        for _ in self._exports:
+            answers = {case.name: self.send(case, FIRST_S)[1] for case in good}
+            self._alone[self._export(self._version)] = answers
+            self.advance()
+            self.advance()
+        return good, [spoilt for case in good for spoilt in hostile_cases(requests, case)]
 
-    def client(self, endpoint: Endpoint, order: random.Random, think_s: float) -> None:
-        """Sends requests in a random order until ``stop``, with pauses of ``think_s`` on average."""
+    def client(self, endpoint: Endpoint, kinds, order: Random, think_s: float) -> None:
+        """Sends cases of either kind in a random order until ``stop``, after pauses of ``think_s``."""
         with endpoint.connect() as send:
             while not self.stop.wait(order.expovariate(1 / think_s)):
-                case = order.choice(order.choice([self._good, self._hostile]))
-                code, reply = send(case.message, case.method)
-                alone = None
-                if code is case.code is grpc.StatusCode.OK:
+                case, alone = order.choice(order.choice(kinds)), None
+                status, reply = send(case)
+                if status == case.status == "OK":
                     version = PredictResponse.FromString(reply).model_spec.version.value
-                    alone = self._alone[self._export_of[version]][case.name]
-                self.codes[code.name] += 1
-                self.problems.update(problems_of(case, (code, reply), alone))
+                    alone = self._alone[self._export(version)][case.name]
+                self.statuses[status] += 1
+                self.problems.update(problems_of(case, (status, reply), alone))
 
-    def swap(self, export: int) -> None:
-        """Publishes an export, waits until it alone is in service, and removes the others."""
-        start, version = time.monotonic(), self._publish(export)
-        self._wait(version, lambda serving, error: serving == {version})
-        self.swaps.append(time.monotonic() - start)
-        self._newest = version
-        for path in self.folder.iterdir():
-            if path.name != str(version):
+    def advance(self) -> None:
+        """Publishes the next version, waits for what must follow, and removes what is not served.
+
+        A broken version must be reported and the one before it go on serving; any other must come to
+        serve alone.
+        """
+        self._publish()
+        start, broken = time.monotonic(), self._version % 2 == 0
+        while self._states() != ({self._version - broken}, broken):
+            if time.monotonic() > start + _LOAD_S:
+                raise TimeoutError(f"version {self._version} did not reach its state")
+            time.sleep(0.1)
+        (self.refusals if broken else self.swaps).append(time.monotonic() - start)
+        for path in self._folder.iterdir():
+            if int(path.name) < self._version - broken:
                 shutil.rmtree(path)
 
-    def refuse(self) -> None:
-        """Publishes a broken version: it must be reported, and the one before it go on serving."""
-        version = self._publish(0, broken=True)
-        self._wait(version, lambda serving, error: error and self._newest in serving)
-        self.refused += 1
+    def _export(self, version: int) -> Path:
+        return self._exports[version // 2 % 2]
 
-    def _publish(self, export: int, broken: bool = False) -> int:
+    def _publish(self) -> None:
         """Puts a copy of an export into the folder under the next number, complete at once."""
-        version = len(self._export_of) + 1
-        self._export_of[version] = export
-        with new_folder(self.folder / str(version)) as path:
-            shutil.copytree(self._exports[export], path, dirs_exist_ok=True)
-            if broken:
+        self._version += 1
+        with new_folder(self._folder / str(self._version)) as path:
+            shutil.copytree(self._export(self._version), path, dirs_exist_ok=True)
+            if self._version % 2 == 0:
                 os.truncate(path / "saved_model.pb", 1000)
-        return version
 
-    def _wait(self, version: int, reached: Callable[[set[int], int], bool]) -> None:
-        """Until a condition on the versions in service and the error code of ``version`` holds."""
+    def _states(self) -> tuple[set[int], bool]:
+        """The versions in service, and whether the newest one is reported as broken."""
         request = status_pb2.GetModelStatusRequest(model_spec={"name": MODEL}).SerializeToString()
-        end = time.monotonic() + _LOAD_S
-        while time.monotonic() < end:
-            code, reply = self.send(request, "ModelService/GetModelStatus")
-            if code is not grpc.StatusCode.OK:
-                raise ConnectionError(f"GetModelStatus failed with {code.name}")
-            found = status_pb2.GetModelStatusResponse.FromString(reply).model_version_status
-            errors = {one.version: one.status.error_code for one in found}
-            serving = {
-                one.version for one in found if one.state == status_pb2.ModelVersionStatus.AVAILABLE
-            }
-            if reached(serving, errors.get(version, 0)):
-                return
-            time.sleep(0.1)
-        raise TimeoutError(f"version {version} did not reach its state")
+        status, reply = self.send(Case("", request, method="ModelService/GetModelStatus"))
+        if status != "OK":
+            raise ConnectionError(f"GetModelStatus failed with {status}")
+        found = status_pb2.GetModelStatusResponse.FromString(reply).model_version_status
+        available = status_pb2.ModelVersionStatus.AVAILABLE
+        failed = {one.version for one in found if one.status.error_code}
+        return {one.version for one in found if one.state == available}, self._version in failed

@@ -67,8 +67,8 @@ def lengths(schema: Schema, batches: Sequence) -> dict[str, dict[str, float]]:
     """``mean_lengths`` of the rows and ``padded_lengths``, the batches' mean, both by sequence."""
     rows, batch = {}, {}
     for sequence in schema.sequences:
-        counts = [features[sequence.length_name].numpy() for features, _ in batches]
-        padded = [features[sequence.fields[0].name].shape[1] for features, _ in batches]
+        counts = [features[sequence.length_name].numpy() for features, *_ in batches]
+        padded = [features[sequence.fields[0].name].shape[1] for features, *_ in batches]
         rows[sequence.name] = float(np.concatenate(counts).mean())
         batch[sequence.name] = float(np.mean(padded))
     return {"mean_lengths": rows, "padded_lengths": batch}

@@ -90,6 +90,7 @@ def test_sample_weights_reach_the_loss_of_both_training_and_evaluation(batch):
     kept = {name: value[8:] for name, value in features.items()}
     model = compiled(balance_weight=0.0)
     expected = model.evaluate(kept, labels[8:], verbose=0, return_dict=True)
+    unweighted = model.evaluate(features, labels, verbose=0, return_dict=True)
     figures = {
         "evaluate": model.evaluate(
             features, labels, sample_weight=weights, verbose=0, return_dict=True
@@ -98,9 +99,26 @@ def test_sample_weights_reach_the_loss_of_both_training_and_evaluation(batch):
         "fit": model.train_on_batch(features, labels, sample_weight=weights, return_dict=True),
     }
     for found in figures.values():
-        assert found["loop_0_loss"] == pytest.approx(expected["loop_0_loss"], rel=1e-4)
-        # Twice the rows that count, over all rows.
-        assert found["loss"] == pytest.approx(expected["loss"] * 2 * 4 / ROWS, rel=1e-4)
+        # A row of weight 0 is as if it was not there; all rows count in metrics.
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["loop_0_loss"] == pytest.approx(unweighted["loop_0_loss"], rel=1e-4)
+
+
+def test_a_column_of_weights_reaches_fit(frame):
+    """The schema names it; twice the weight is the row twice, in what the model learns too."""
+    schema = compact_schema()
+    weighted = lc.Schema.from_dict({**schema.to_dict(), "weight": "importance"})
+    counts = np.arange(ROWS) % 3
+    repeated = frame.loc[frame.index.repeat(counts)]
+    kernels = []
+    for rows, kind in ((frame.assign(importance=counts), weighted), (repeated, schema)):
+        dataset = lc.read_dataset(rows, kind, batch_size=3 * ROWS)
+        model = compiled(keras.optimizers.SGD(0.1), balance_weight=0.0)
+        model.fit(dataset, epochs=2, verbose=0)
+        kernels.append([weight.numpy() for weight in model.trainable_weights])
+        assert model.predict(dataset, verbose=0).shape[0] == len(rows)
+    for one, other in zip(*kernels, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_metrics_of_the_user_are_shown_the_probability_at_depth_0(frame, dataset):
@@ -169,7 +187,7 @@ def test_predict_gives_the_probability_of_every_depth(dataset, batch):
 def test_a_fixed_seed_gives_the_same_first_losses_twice(frame):
     def first_losses():
         keras.utils.set_random_seed(7)
-        model = lc.LoopCTR(compact_schema(), tiny_config(loops=0, dropout=0.2))
+        model = lc.LoopCTR(compact_schema(), tiny_config(loops=0, streams=1, dropout=0.2))
         model.compile(lc.optimizers.adamw(0.01, clip_norm=1.0), run_eagerly=True)
         dataset = lc.read_dataset(frame, compact_schema(), batch_size=6, shuffle=True, seed=7)
         seen = []

@@ -81,15 +81,48 @@ def test_a_head_of_weight_zero_is_measured_and_not_trained():
     np.testing.assert_allclose(gradient, [[0.0, -1 / 8], [0.0, 1 / 8]], atol=1e-7)
 
 
-def test_sample_weights_weigh_rows_and_the_batch_size_divides():
+def test_sample_weights_weigh_rows_of_the_loss_and_of_no_metric():
     weights = [3.0, 0.5]
     weighted = [sum(w * row[d] for w, row in zip(weights, LOSSES, strict=True)) for d in range(2)]
     for shape in ([2], [2, 1]):
         objective = two_heads()
         value = evaluate(objective, sample_weight=np.reshape(np.float32(weights), shape))
-        assert value == pytest.approx(sum(weighted) / 2 / 2 + 0.5 * PENALTY, rel=1e-6)
-        # A metric is a mean over the weight.
-        assert results(objective)["a_loss"] == pytest.approx(weighted[0] / 3.5)
+        assert value == pytest.approx(sum(weighted) / 3.5 / 2 + 0.5 * PENALTY, rel=1e-6)
+        assert results(objective)["loss"] == pytest.approx(value)
+        assert results(objective)["a_loss"] == pytest.approx(BY_HEAD[0])
+        assert results(objective)["b_auc"] == 1.0
+
+
+def gradients(labels, logits, weights=None):
+    objective, logits = two_heads(penalty=0.0), tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        losses = {"penalty": tf.constant(PENALTY)}
+        loss = objective(tf.constant(labels), logits, losses, weights and tf.constant(weights))
+    return float(loss), tape.gradient(loss, logits).numpy()
+
+
+def test_a_weight_of_two_is_the_row_twice_and_of_zero_the_row_left_out():
+    labels, logits = [1.0, 0.0, 0.0], [*LOGITS, [0.3, -0.7]]
+    loss, weighted = gradients(labels, logits, [2.0, 1.0, 0.0])
+    expected, plain = gradients([1.0, 1.0, 0.0], [logits[0], logits[0], logits[1]])
+    assert loss == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(weighted, [plain[0] + plain[1], plain[2], [0, 0]], atol=1e-7)
+    # Their scale does not matter.
+    small, _ = gradients(labels, logits, [0.02, 0.01, 0.0])
+    assert small == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_batch_of_zero_weights_teaches_nothing():
+    loss, gradient = gradients(LABELS, LOGITS, [0.0, 0.0])
+    assert loss == 0.0
+    assert not gradient.any()
+
+
+def test_the_loss_of_an_epoch_is_a_mean_over_the_weights():
+    objective = two_heads(penalty=0.0)
+    first = evaluate(objective, sample_weight=[2.0, 1.0])
+    other = evaluate(objective, [1.0], [[0.0, 0.0]], sample_weight=[0.5])
+    assert results(objective)["loss"] == pytest.approx((3 * first + 0.5 * other) / 3.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("labels", [[[1.0], [0.0]], [1, 0], [True, False]])

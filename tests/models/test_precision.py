@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import loopctr_tf as lc
-from tests.factories import compact_schema, random_batch, schema_dict, tiny_model
+from tests.factories import compact_schema, random_batch, tiny_model
 from tests.operations import watched
 
 MIXED = "mixed_bfloat16"
@@ -33,6 +33,7 @@ def step(model, features, labels):
 def models():
     """(in float32, mixed), of the same weights."""
     settings = {**ALL_EXPERTS, "history_mean": True, "global_norm": True}
+    settings |= {"schema": compact_schema(), "loops": 1}
     return tiny_model(**settings), tiny_model(precision=MIXED, **settings)
 
 
@@ -40,8 +41,8 @@ def test_outputs_and_gradients_are_near_those_of_float32(models, batch):
     exact, mixed = (step(model, *batch) for model in models)
     assert {x.dtype for x in tf.nest.flatten(mixed)} == {tf.float32}
     (logits, statistics, gradients), (near, counted, slopes) = exact, mixed
-    assert float(tf.reduce_max(tf.abs(logits))) > 3
-    np.testing.assert_allclose(near, logits, rtol=0, atol=0.25)
+    assert float(tf.reduce_max(tf.abs(logits))) > 1.5
+    np.testing.assert_allclose(near, logits, rtol=0, atol=0.12)
     np.testing.assert_allclose(counted, statistics, rtol=0, atol=0.25)
     away = tf.linalg.global_norm([a - b for a, b in zip(slopes, gradients, strict=True)])
     assert float(away / tf.linalg.global_norm(gradients)) < 0.15
@@ -59,14 +60,14 @@ def test_products_alone_are_bfloat16(models, batch):
 
 
 def test_scores_are_those_of_a_call_at_every_depth(models, batch):
-    logits = models[1](batch[0], loops=3)
-    for loops in (0, 3):
+    logits = models[1](batch[0], loops=2)
+    for loops in (0, 2):
         expected = tf.sigmoid(logits[:, loops])
         np.testing.assert_allclose(models[1].score(batch[0], loops), expected, atol=1e-3)
 
 
 def test_numbers_are_standardized_before_they_are_rounded():
-    values = schema_dict()
+    values = compact_schema().to_dict()
     (age,) = (feature for feature in values["features"] if feature["name"] == "age")
     age["mean"], age["std"] = 1e6, 10.0
     model = tiny_model(schema=lc.Schema.from_dict(values), loops=0, precision=MIXED)
@@ -124,15 +125,14 @@ def test_the_global_policy_counts_where_the_settings_name_none(global_policy, ba
     ("optimizer", "settings"),
     [
         pytest.param({}, {}, id="adamw"),
-        pytest.param(
-            {"tables": "lazy_adamw"}, {"recompute": True, "streams": 1}, id="lazy_adamw, recompute"
-        ),
+        pytest.param({"tables": "lazy_adamw"}, {"recompute": True}, id="lazy_adamw, recompute"),
     ],
 )
 def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
     settings = {
         "schema": compact_schema(),
         "loops": 1,
+        "streams": 1,
         "precision": MIXED,
         "global_norm": True,
         **settings,
@@ -151,7 +151,7 @@ def test_a_few_steps_lower_the_loss(optimizer, settings, tmp_path):
     assert loaded.execution.precision == MIXED
     np.testing.assert_array_equal(loaded(rows[0]), model(rows[0]))
     model.save_weights(tmp_path / "w.weights.h5")
-    single = tiny_model(schema=compact_schema(), seed=9, loops=1, global_norm=True)
+    single = tiny_model(schema=compact_schema(), seed=9, loops=1, streams=1, global_norm=True)
     single.load_weights(tmp_path / "w.weights.h5")
     for weight, kept in zip(single.weights, model.weights, strict=True):
         np.testing.assert_array_equal(weight, kept)

@@ -27,7 +27,7 @@ def model():
 
 
 def test_a_loaded_model_goes_on_training_as_the_saved_one(batch, tmp_path):
-    model = small()
+    model = small(loops=0, streams=1)
     model.compile(lc.optimizers.adamw(0.01, clip_norm=1.0), run_eagerly=True)
     model.train_on_batch(*batch)
     model.save(tmp_path / "model.keras")

@@ -219,7 +219,7 @@ def test_other_heads_are_refused(model, head):
 )
 def test_every_option_gives_finite_scores_that_depend_on_every_weight(settings):
     features, labels = random_batch(6)
-    model = tiny_model(loops=1, **settings)
+    model = small(loops=1, **settings)
     with tf.GradientTape() as tape:
         logits = model(features)
         loss = tf.reduce_sum(logits * (labels[:, None] - 0.4) * [1.0, 2.0])

@@ -54,7 +54,7 @@ def test_by_default_no_depth_changes_a_token_at_the_start_and_every_one_learns(b
     logits = model(features).numpy()
     assert np.ptp(logits[:, 0]) > 1e-3
     np.testing.assert_allclose(logits, np.repeat(logits[:, :1], logits.shape[1], axis=1), atol=1e-5)
-    model.compile(keras.optimizers.SGD(1.0))
+    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
     for _ in range(3):
         model.train_on_batch(features, labels)
     assert np.abs(np.diff(model(features), axis=1)).max() > 1e-5
