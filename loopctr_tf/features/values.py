@@ -5,7 +5,8 @@
   From 2^53 on doubles stand for several whole numbers: such a double, or its text, is refused, never
   rounded.
 - Text is taken without blanks around it; whole doubles lose their fraction (``117.0`` and "117.0" are
-  "117"), truth values are "true" and "false". Everything else stays as it is: "007", "1e5", "a.0".
+  "117"), decimals the zeros at their end ("5.50" is "5.5"), truth values are "true" and "false", and as
+  numbers 1 and 0. Everything else stays as it is: "007", "1e5", "a.0".
 
 The functions of one value are the rule; those of many apply it to each different value once, and only
 where something may change. Needs neither TensorFlow nor pandas.
@@ -28,10 +29,14 @@ EXACT = 2**53
 INEXACT = "beyond 2^53 and not stored as a whole number; store it as int64 or as text"
 
 _BLANKS = r"[\s\p{Z}\x{85}\x0b\x1c-\x1f]"
-_RESPELT = rf"(?i)^{_BLANKS}|{_BLANKS}$|^(nan|null|none|na|n/a|\\n|true|false)?$|^-?[0-9]+\.0+$"
+_RESPELT = (
+    rf"(?i)^{_BLANKS}|{_BLANKS}$|^(nan|null|none|na|n/a|\\n|true|false)?$|^-?[0-9]+\.[0-9]*0$"
+)
 _PLAIN = r"^-?[0-9]{1,18}$"
 _WHOLE = re.compile(r"[+-]?[0-9]+")
-_WHOLE_DOUBLE = re.compile(r"(-?[0-9]+)\.0+")
+_WHOLE_DOUBLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
+_ENDS_IN_ZERO = re.compile(r"(-?(?:0|[1-9][0-9]*)\.[0-9]*?)0+")
+_TRUTH = {"false": 0, "true": 1}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.I)
 
 
@@ -75,10 +80,11 @@ def id_text(value: Any, exact: int = EXACT) -> str | None:
         return lower
     whole = _WHOLE_DOUBLE.fullmatch(text)
     if whole is None:
-        return text
+        ends_in_zero = _ENDS_IN_ZERO.fullmatch(text)
+        return text if ends_in_zero is None else ends_in_zero[1]
     if not isinstance(value, Decimal):
         _whole_double(float(text), exact)
-    return whole[1]
+    return "0" if whole[1] == "-0" else whole[1]
 
 
 def whole_number(value: Any, exact: int = EXACT) -> int | None:
@@ -88,6 +94,8 @@ def whole_number(value: Any, exact: int = EXACT) -> int | None:
         text = text.strip()
         if text.lower() in MISSING_WORDS:
             return None
+        if text.lower() in _TRUTH:
+            return _TRUTH[text.lower()]
         if _WHOLE.fullmatch(text):
             # Python refuses to make an int of thousands of digits.
             digits = text.lstrip("+-").lstrip("0")
@@ -121,6 +129,8 @@ def number(value: Any) -> float | None:
         text = text.strip()
         if text.lower() in MISSING_WORDS:
             return None
+        if text.lower() in _TRUTH:
+            return float(_TRUTH[text.lower()])
         if not _NUMBER.fullmatch(text):
             raise ValueError("not a number")
         value = text
