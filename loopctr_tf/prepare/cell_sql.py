@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
+from loopctr_tf.features.values import EXACT, MISSING_WORDS
 from loopctr_tf.prepare.raw_types import kind_of
 from loopctr_tf.prepare.text_scan import literal
 from loopctr_tf.prepare.time_sql import NOT_TIME, OUTSIDE, SLASHED, Cases, TimeSql, cases
 
-MISSING_WORDS = ("", "nan", "null", "none", "na", "n/a", "\\n")
-"""Cells that are missing values; upper case and surrounding blanks do not matter."""
 CELL_LIMIT = 1 << 20
 """Maximum characters of a cell of text."""
 
@@ -48,7 +47,6 @@ _ENDS_IN_ZERO = "'^-?(0|[1-9][0-9]*)[.][0-9]*0$'"
 # Texts that may not be their own spelling: with blanks, control characters or points, and words.
 _SPECIAL = "|".join([*MISSING_WORDS[:-1], r"[\\]n", "true", "false"])
 _ODD = f"'[^!--/-~\u00a1-\uffff]|^(?i:{_SPECIAL})$'"
-_EXACT = str(2**53)
 _FLOAT_MAX = "3.4028234663852886e38"
 _WORDS = ", ".join(literal(word) for word in MISSING_WORDS)
 
@@ -148,7 +146,7 @@ def _string_of_text(x: str) -> tuple[str, str, Cases]:
         ],
         text,
     )
-    inexact = f"abs(TRY_CAST({text} AS DOUBLE)) >= {_EXACT}"
+    inexact = f"abs(TRY_CAST({text} AS DOUBLE)) >= {EXACT}"
     whole = f"contains({x}, '.') AND regexp_matches({text}, {_WHOLE_POINT})"
     return value, plain, [(f"{whole} AND {inexact}", literal(INEXACT))]
 
@@ -218,13 +216,13 @@ def _string_of_number(x: str, kind: str) -> tuple[str, Cases]:
     digits = f"CAST(CAST(CAST({x} AS VARCHAR) AS DECIMAL(38, 22)) AS VARCHAR)"
     value = cases(
         [
-            (f"abs({x}) >= {_EXACT}", "NULL"),
+            (f"abs({x}) >= {EXACT}", "NULL"),
             (f"{x} = floor({x})", f"CAST(CAST({x} AS BIGINT) AS VARCHAR)"),
             (f"abs({x}) >= 1e-6", f"regexp_replace({digits}, '0+$', '')"),
         ],
         f"CAST({x} AS VARCHAR)",
     )
-    return value, [(f"abs({x}) >= {_EXACT}", literal(INEXACT))]
+    return value, [(f"abs({x}) >= {EXACT}", literal(INEXACT))]
 
 
 def _int64_of_number(x: str, kind: str) -> tuple[str, Cases]:
@@ -233,7 +231,7 @@ def _int64_of_number(x: str, kind: str) -> tuple[str, Cases]:
     if kind == "whole":
         value = f"TRY_CAST({x} AS BIGINT)"
         return value, [(f"{value} IS NULL", literal(TOO_LARGE))]
-    fraction, inexact = f"abs({x}) > 1e308 OR {x} <> floor({x})", f"abs({x}) >= {_EXACT}"
+    fraction, inexact = f"abs({x}) > 1e308 OR {x} <> floor({x})", f"abs({x}) >= {EXACT}"
     value = cases([(f"{fraction} OR {inexact}", "NULL")], f"CAST({x} AS BIGINT)")
     return value, [(fraction, literal(NOT_WHOLE)), (inexact, literal(INEXACT))]
 

@@ -165,6 +165,8 @@ def check_weights(engine: Engine, plan: Plan, schema: Schema) -> None:
 
 def row_numbers(engine: Engine, table: str, places: list[tuple[str, int]]) -> list[int]:
     """Numbers of rows in their files, from 1, of (file, place)."""
+    if not places:
+        return []
     names = engine.query(f"SELECT * FROM {table} LIMIT 0").column_names
     if statements.IMPRESSION in names:
         asked = ", ".join(str(place) for _, place in places)

@@ -131,17 +131,13 @@ class TableFiles:
         if self.format == "json":
             return self._json_scan()
         parts = []
-        for _, group in groupby(zip(self.paths, self._heads, strict=True), lambda pair: pair[1]):
-            pairs = list(group)
-            head = pairs[0][1]
+        for head, paths in self.groups():
             own = {*head.names, *self._keys, FILE}
             values = ", ".join(
                 quoted(name) if name in own else f"NULL::VARCHAR AS {quoted(name)}"
                 for name in [*self.columns, FILE]
             )
-            parts.append(
-                f"SELECT {values} FROM {csv_scan([path for path, _ in pairs], head, bool(self._keys))}"
-            )
+            parts.append(f"SELECT {values} FROM {csv_scan(paths, head, bool(self._keys))}")
         return f"({' UNION ALL '.join(parts)})"
 
     def bad_lines(self, connection: duckdb.DuckDBPyConnection) -> list[BadLine]:

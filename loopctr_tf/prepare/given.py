@@ -151,7 +151,7 @@ class _GivenRows:
             f"typed_rows WHERE {BAD_REASON} IS NULL AND {column} IS NOT NULL ORDER BY {PLACE}"
         ).to_pylist()
         places = [(row["file"], row["place"]) for row in found]
-        numbers = checks.row_numbers(self._engine, "typed_rows", places) if found else []
+        numbers = checks.row_numbers(self._engine, "typed_rows", places)
         for row, number in zip(found, numbers, strict=True):
             rejects.add(row["file"], BadRow(number, row["name"], LENGTHS, row["value"]))
         return len(found)

@@ -131,7 +131,7 @@ class Impressions:
             f"ORDER BY {PLACE}"
         ).to_pylist()
         places = [(row[FILE], row[PLACE]) for row in found]
-        numbers = row_numbers(self._engine, "typed_impressions", places) if found else []
+        numbers = row_numbers(self._engine, "typed_impressions", places)
         for row, number in zip(found, numbers, strict=True):
             bad = BadRow(number, rule.shown, NO_SUFFIX, row[_ELEMENT])
             self._rejects.add(row[FILE], bad)

@@ -46,7 +46,7 @@ class TypedTable:
         table = f"typed_{self.name}"
         cells = self.engine.query(statements.bad_cells(table)).to_pylist()
         places = [(row[FILE], row[PLACE]) for row in cells]
-        numbers = row_numbers(self.engine, table, places) if cells else []
+        numbers = row_numbers(self.engine, table, places)
         for row, number in zip(cells, numbers, strict=True):
             problem = Problem(row[BAD_REASON], REMEDIES.get(row[BAD_REASON], "correct it"))
             self.rejects.add(row[FILE], BadRow(number, row[BAD_COLUMN], problem, row[BAD_VALUE]))
@@ -67,7 +67,7 @@ class TypedTable:
     def _reject(self, query: str, column: str, problem: Problem, key: str, before: str) -> int:
         found = self.engine.query(query).to_pylist()
         places = [(row[FILE], row[PLACE]) for row in found]
-        numbers = row_numbers(self.engine, f"typed_{self.name}", places) if found else []
+        numbers = row_numbers(self.engine, f"typed_{self.name}", places)
         for row, number in zip(found, numbers, strict=True):
             self.rejects.add(row[FILE], BadRow(number, column, problem, f"{before}{row[key]}"))
         return len(found)

@@ -8,28 +8,21 @@ from collections.abc import Iterable, Sequence
 
 from loopctr_tf.features.columns import PADDING
 from loopctr_tf.features.schema import Schema
+from loopctr_tf.prepare.file_paths import FILE
 from loopctr_tf.prepare.plan import ITEM, LABEL, SPLIT, TIME, USER, Plan, Source
 from loopctr_tf.prepare.rule_parts import ColumnSplit, Condition, LastSplit, TimeSplit
 from loopctr_tf.prepare.rules import Rules
+from loopctr_tf.prepare.text_scan import literal as text
+from loopctr_tf.prepare.text_scan import quoted as ident
 from loopctr_tf.prepare.typed import WantedColumn, typed
 
 BAD_COLUMN, BAD_REASON, BAD_VALUE = "__bad_column", "__bad_reason", "__bad_value"
-FILE, PLACE, PART, ROW, NEGATIVES = "__file", "__place", "__part", "__row", "__negatives"
+PLACE, PART, ROW, NEGATIVES = "__place", "__part", "__row", "__negatives"
 IMPRESSION = "__impression"
 """Column of events that are made of impressions: the place of theirs."""
 TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float32": "REAL"}
 HOUR, DAY = 3_600_000_000, 86_400_000_000
 """Microseconds."""
-
-
-def ident(name: str) -> str:
-    """``name`` as a quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """``value`` as a text literal."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def typed_columns(
