@@ -223,8 +223,9 @@ def test_killed_preparation_leaves_nothing_that_looks_complete(tmp_path):
     (tmp_path / "schema.yaml").write_text(yaml.safe_dump(schema_with()))
     path = write_csv(tmp_path / "events.csv", lines(60_000, user=lambda n: n % 5000))
     code = (
-        "import time, loopctr_tf.prepare.kernel as kernel, loopctr_tf.prepare.engine as engine\n"
-        "def slow(events, job):\n    print('marking', flush=True)\n    time.sleep(60)\n"
+        "import os, time, loopctr_tf.prepare.engine as engine\n"
+        # One write, so that the lines of two workers cannot mix.
+        "def slow(events, job):\n    os.write(1, b'marking\\n')\n    time.sleep(60)\n"
         "engine.mark = slow\n"
         "from loopctr_tf.prepare.prepare import prepare_events\n"
         f"prepare_events('schema.yaml', {path!r}, 'out', workers=2)\n"
